@@ -1,0 +1,1 @@
+"""The only code that touches the files which the runner and the world share."""

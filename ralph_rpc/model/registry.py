@@ -1,0 +1,26 @@
+"""One file per living loop in ~/.ralph/registry."""
+
+from typing import NotRequired, TypedDict
+
+from ralph_rpc.model.state import Kind, Status, Worktree
+
+
+class RegistryEntry(TypedDict):
+    """Written by the runner at start, on every change, and at least every ten seconds."""
+
+    pid: int
+    pidStartTime: float
+    bootId: str
+    cwd: str
+    ralphDir: str
+    name: str
+    kind: Kind
+    startedAt: str
+    lastSeen: str
+    status: Status
+    iteration: int
+    maxIterations: int
+    model: str | None
+    provider: str | None
+    cost: float
+    worktree: NotRequired[Worktree]

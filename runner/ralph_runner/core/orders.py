@@ -1,0 +1,136 @@
+"""Commands of the operator. Pure; called by the step.
+
+stop, abort and pause are levels: the same one twice is the same as once. An order stays in `Loop.orders`, and open
+in the journal, until it has had its effect, so that a runner that crashes in between finds it again.
+"""
+
+from dataclasses import replace
+from typing import Literal, cast
+
+from ralph_rpc.model.events import CommandStep
+from ralph_runner.core import flow, mailbox, running
+from ralph_runner.core.effects import CancelVerify, Emit
+from ralph_runner.core.mailbox import Message, MessageVerb
+from ralph_runner.core.reports import CommandCame
+from ralph_runner.core.state import (
+    Closing,
+    Ended,
+    Ending,
+    Fresh,
+    Order,
+    Paused,
+    Running,
+    Spawning,
+    Verifying,
+    Waiting,
+)
+from ralph_runner.core.turn import Turn
+
+
+def came(t: Turn, command: CommandCame) -> None:
+    """A command arrived, or (known) was found open in the journal of an earlier runner."""
+    if not command.known:
+        event: CommandStep = {
+            "type": "ralph_command", "at": t.now.wall, "id": command.id, "command": command.verb, "state": "accepted",
+        }  # fmt: skip
+        if "message" in command.body:
+            event["message"] = command.body["message"]
+        t.do(Emit(event))
+    if command.verb in ("steer", "followup"):
+        _message(t, command)
+        return
+    if command.verb == "resume":
+        _resume(t, command.id)
+        return
+    verb = cast(Literal["stop", "abort", "pause"], command.verb)
+    order = Order(command.id, verb, command.body.get("then", "continue"))
+    t.set(orders=(*t.loop.orders, order))
+    if order.verb == "stop":
+        _stop(t, now=command.body.get("when") == "now")
+    elif order.verb == "abort":
+        _abort(t, order)
+    else:
+        _pause(t)
+
+
+def _message(t: Turn, command: CommandCame) -> None:
+    verb = cast(MessageVerb, command.verb)
+    text = command.body.get("message", "")
+    message = Message(command.id, verb, text, command.body.get("when") == "next", maybe=command.maybe)
+    t.set(mail=mailbox.receive(t.loop.mail, message))
+    if isinstance(t.loop.phase, Ending | Ended):
+        return
+    waits = not isinstance(t.loop.phase, Running) or message.next_only or t.loop.phase.run.agent != "streaming"
+    if waits and not command.known:
+        t.do(Emit({"type": "ralph_command", "at": t.now.wall, "id": message.id, "command": verb, "state": "queued"}))
+    running.forward(t)
+
+
+def _between(t: Turn) -> bool:
+    """No iteration is under way or being judged, and no pi is being started: an end can come at once."""
+    return not isinstance(t.loop.phase, Fresh | Spawning | Running | Closing | Verifying | Ending | Ended)
+
+
+def _stop(t: Turn, now: bool) -> None:
+    if _between(t):
+        verdict = flow.requested_end(t)
+        assert verdict is not None
+        t.end(verdict)
+    elif now:
+        _cut(t)
+
+
+def _abort(t: Turn, order: Order) -> None:
+    if isinstance(t.loop.phase, Running | Verifying):
+        _cut(t)
+    elif not _between(t):
+        return
+    elif order.then == "stop":
+        _stop(t, now=True)
+    elif order.then == "pause":
+        _pause(t)
+    else:
+        t.set(orders=tuple(o for o in t.loop.orders if o.id != order.id))
+        t.receipt(order, "delivered", "there was no run to abort")
+
+
+def _cut(t: Turn) -> None:
+    """Ends the run, or the verification, that is under way."""
+    if isinstance(t.loop.phase, Running):
+        stops = flow.requested_end(t) is not None
+        running.end_run(t, "stop" if stops else "abort")
+    elif isinstance(t.loop.phase, Verifying):
+        t.do(CancelVerify())
+
+
+def _pause(t: Turn) -> None:
+    if isinstance(t.loop.phase, Waiting | Paused):
+        flow.pause(t)
+
+
+def _resume(t: Turn, id: str) -> None:
+    pauses = tuple(o for o in t.loop.orders if o.verb == "pause" or (o.verb == "abort" and o.then == "pause"))
+    for order in pauses:
+        t.receipt(order, "delivered", "taken back by a resume")
+    t.set(orders=tuple(o for o in t.loop.orders if o not in pauses))
+    t.receipt(Order(id, "resume"), "delivered")
+    if isinstance(t.loop.phase, Paused):
+        flow.next_iteration(t)
+
+
+def terminate(t: Turn) -> None:
+    """SIGTERM, or the runner itself is broken."""
+    phase = t.loop.phase
+    if isinstance(phase, Running):
+        # Who kills waits for the end: less patience than with an abort, and none with one that had no effect yet.
+        if phase.run.ending is None:
+            running.end_run(t, "kill")
+            phase = Running(replace(phase.run, ending="kill"))
+        soon = t.now.mono + running.ABORT_MS // 2
+        t.go(Running(replace(phase.run, end_deadline=min(soon, phase.run.end_deadline or soon))))
+    elif isinstance(phase, Verifying):
+        t.do(CancelVerify())
+    elif _between(t):
+        verdict = flow.requested_end(t)
+        assert verdict is not None
+        t.end(verdict)

@@ -1,0 +1,111 @@
+"""What the shell can tell the core, beside what comes from pi (`core/inputs.py`). Values only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ralph_rpc.model.commands import Body, Verb
+from ralph_rpc.model.iteration import Verify
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The time of an input."""
+
+    mono: int
+    """Milliseconds of a clock that never jumps: what deadlines are measured with."""
+    wall: int
+    """Epoch milliseconds: what people and providers mean."""
+    rand: float = 0.5
+    """From 0 to 1, for jitter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The first input: the runner holds the lock, the files are repaired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A deadline may have passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PiSpawned:
+    """pi's process exists; it has not answered yet."""
+
+    pid: int
+    version: str | None
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed:
+    """pi could not be executed."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRead:
+    """task.md and reflect.md as they are now; `task` None: unreadable, `error` says why in one line."""
+
+    task: str | None
+    reflection: str | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """The project's content at one moment: HEAD and the hash of the whole work tree."""
+
+    head: str | None
+    tree: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkMeasured:
+    """The project now, and what changed since the measure that was asked about."""
+
+    measure: Measure
+    commits: tuple[str, ...] = ()
+    files_changed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The verify command has ended; None: it was cancelled."""
+
+    verify: Verify | None
+
+
+@dataclass(frozen=True, slots=True)
+class CommandCame:
+    """A command whose receipt is durable."""
+
+    id: str
+    verb: Verb
+    body: Body
+    known: bool = False
+    """Taken up by an earlier runner; its receipt has been shown."""
+    maybe: bool = False
+    """It had been sent to a pi whose runner died before the next step was on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terminate:
+    """SIGTERM: end the loop now, cleanly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The runner cannot go on (its folder is gone, a file cannot be written): one line why."""
+
+    message: str
+
+
+Report: TypeAlias = (
+    Begin | Tick | PiSpawned | SpawnFailed | TaskRead | WorkMeasured | Verified | CommandCame | Terminate | Broken
+)  # fmt: skip
+
+Members: TypeAlias = Mapping[str, Any]

@@ -1,0 +1,258 @@
+"""The only writer of events.jsonl: appends whole lines, rotates by size, repairs what a crash left.
+
+Used by the runner from two threads, one that moves pi's output and one that adds the runner's own events.
+If the machine dies here, every line before the last LF stands; `open` cuts off what follows, and finishes a
+rotation that was cut short. Offsets are logical: bytes over all files ever rotated, so records that point into
+the log stay true. The first line of each file that follows a rotation says at which offset it begins.
+"""
+
+import errno
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ralph_rpc.files.atomic import append_whole, cut_to, end_of_lines, fsync_dir, write_all
+from ralph_rpc.files.clock import now_ms
+from ralph_rpc.files.eventreader import base_of, log_files, rotated_numbers, rotated_path
+
+TORN_KEPT = 1 << 20
+"""Bytes of a torn line that are kept, as the `raw` of a ralph_unparsed line."""
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class EventLog:
+    """The log, open for appending. Every method may be called from any thread and none waits for another
+    thread's line: an event that arrives while a long line is being streamed follows that line.
+    """
+
+    def __init__(self, path: Path, fd: int, base: int, size: int, limit: int, keep: int) -> None:
+        self._path = path
+        self._fd = fd
+        self._base = base
+        self._size = size
+        self._limit = limit
+        self._keep = keep
+        self._line_start: int | None = None
+        self._kept: list[bytes] = []
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path, *, limit: int, keep: int) -> "EventLog":
+        """Open or create the log, repaired; `limit` bytes rotate a file, `keep` rotated ones stay.
+
+        A torn last line is cut off and kept as one ralph_unparsed line. Raises OSError.
+        """
+        # A rotation that died before its new file got its name: the old one is where it was, or is .1 already.
+        _temp(path).unlink(missing_ok=True)
+        if not path.exists() and (numbers := rotated_numbers(path)):
+            os.close(_new_file(path, _end_of(rotated_path(path, numbers[0]))))
+            os.replace(_temp(path), path)
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            torn = _cut_torn_tail(fd)
+            size = os.fstat(fd).st_size
+            if size == 0 and (numbers := rotated_numbers(path)):
+                size = append_whole(fd, _log_open(_end_of(rotated_path(path, numbers[0]))), 0)
+            log = cls(path, fd, base_of(fd), size, limit, keep)
+        except BaseException:
+            os.close(fd)
+            raise
+        if torn:
+            log.append_event(_unparsed(torn))
+        return log
+
+    @property
+    def offset(self) -> int:
+        """The logical offset after the last whole line."""
+        with self._lock:
+            return self._offset()
+
+    def append(self, data: bytes) -> int:
+        """Append one or more whole lines, each ending in LF; return the logical offset after them.
+
+        Raises OSError; then nothing of them is in the log.
+        """
+        with self._lock:
+            self._expect_no_line()
+            self._write(data)
+            return self._offset()
+
+    def append_event(self, event: Mapping[str, Any]) -> int:
+        """Append an event of the runner's own; return the logical offset after it.
+
+        While the disk is full or a long line is being streamed, the event is kept in memory and written before
+        anything else; the offset returned is then that of the log as it is. Other errors raise OSError.
+        """
+        line = orjson.dumps(event) + b"\n"
+        with self._lock:
+            self._kept.append(line)
+            if self._line_start is None:
+                try:
+                    self._write(b"")
+                except OSError as error:
+                    if error.errno not in _DISK_FULL:
+                        self._kept.pop()
+                        raise
+            return self._offset()
+
+    def begin_line(self) -> None:
+        """Start a line that is too long to be held in memory; `extend` it and `end_line` it."""
+        with self._lock:
+            self._expect_no_line()
+            self._write(b"")
+            self._rotate_if_full()
+            self._line_start = self._size
+
+    def extend(self, chunk: bytes) -> None:
+        """Append a piece of the line; raises OSError, and then nothing of the piece is in the log."""
+        with self._lock:
+            self._size = append_whole(self._fd, chunk, self._size)
+
+    def end_line(self, tail: bytes) -> int:
+        """Append the line's last piece, which ends in LF; return the logical offset after the line."""
+        with self._lock:
+            self._size = append_whole(self._fd, tail, self._size)
+            self._line_start = None
+            offset = self._offset()
+            self._write_kept()
+            return offset
+
+    def abandon_line(self) -> None:
+        """Give up a line whose end will not come: it is cut off and kept as one ralph_unparsed line."""
+        with self._lock:
+            if self._line_start is None:
+                return
+            raw = os.pread(self._fd, TORN_KEPT, self._line_start)
+            cut_to(self._fd, self._line_start)
+            self._size, self._line_start = self._line_start, None
+            if raw:
+                self._kept.insert(0, orjson.dumps(_unparsed(raw)) + b"\n")
+            self._write_kept()
+
+    def sync(self) -> None:
+        """Make everything appended so far durable; the other thread may append meanwhile."""
+        with self._lock:
+            fd = os.dup(self._fd)  # a rotation closes its own
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Write what was kept back, as far as the disk takes it, and close the file; a second call does nothing."""
+        self.abandon_line()
+        with self._lock:
+            if self._fd < 0:
+                return
+            try:
+                self._write_kept()
+            finally:
+                os.close(self._fd)
+                self._fd = -1
+
+    def _offset(self) -> int:
+        return self._base + (self._size if self._line_start is None else self._line_start)
+
+    def _expect_no_line(self) -> None:
+        if self._line_start is not None:
+            raise RuntimeError("a long line is open: end or abandon it first")
+
+    def _write_kept(self) -> None:
+        try:
+            self._write(b"")
+        except OSError as error:
+            if error.errno not in _DISK_FULL:
+                raise
+
+    def _write(self, data: bytes) -> None:
+        """Append the events that were kept back and then `data`, all or nothing."""
+        if self._kept:
+            data = b"".join(self._kept) + data
+        if not data:
+            return
+        self._rotate_if_full()
+        self._size = append_whole(self._fd, data, self._size)
+        self._kept.clear()
+
+    def _rotate_if_full(self) -> None:
+        """Begin a new file where it is time. Each step leaves a log that `open` and every reader understand."""
+        if self._size < self._limit:
+            return
+        os.fdatasync(self._fd)  # sync() will only reach the new file
+        base = self._base + self._size
+        fd = _new_file(self._path, base)
+        try:
+            # It is missing where an earlier try failed after this step: the old file has its number already.
+            if self._path.exists():
+                self._make_room()
+                if self._keep:
+                    os.rename(self._path, rotated_path(self._path, 1))
+            os.replace(_temp(self._path), self._path)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(self._fd)
+        self._fd, self._base, self._size = fd, base, os.fstat(fd).st_size
+        fsync_dir(self._path.parent)
+
+    def _make_room(self) -> None:
+        """Free the number 1 by moving files up to the first gap; the oldest goes where there is none."""
+        numbers = rotated_numbers(self._path)
+        for number in numbers:
+            if number > self._keep:
+                rotated_path(self._path, number).unlink(missing_ok=True)
+        free = next((n for n in range(1, self._keep) if n not in numbers), self._keep)
+        for number in range(free - 1, 0, -1):
+            os.rename(rotated_path(self._path, number), rotated_path(self._path, number + 1))
+
+
+def _temp(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
+def _log_open(base: int) -> bytes:
+    return orjson.dumps({"type": "ralph_log_open", "at": now_ms(), "base": base}) + b"\n"
+
+
+def _unparsed(raw: bytes) -> dict[str, str]:
+    return {"type": "ralph_unparsed", "raw": raw.decode("utf-8", "replace")}
+
+
+def _new_file(path: Path, base: int) -> int:
+    """Return a file that waits for the name `path` and already has its first line.
+
+    No reader ever sees a file that does not say its base, and no crash leaves one.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(_temp(path), flags, 0o600)
+    try:
+        write_all(fd, _log_open(base))
+        os.fsync(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _end_of(path: Path) -> int:
+    """Return the logical offset after the last whole line of a rotated file, cutting off what a crash tore."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        end = end_of_lines(fd)
+        cut_to(fd, end)
+        return base_of(fd) + end
+    finally:
+        os.close(fd)
+
+
+def _cut_torn_tail(fd: int) -> bytes:
+    """Cut off what follows the last LF and return it, without the NULs that a power loss leaves for data."""
+    end = end_of_lines(fd)
+    torn = os.pread(fd, TORN_KEPT, end).strip(b"\0")
+    cut_to(fd, end)
+    return torn

@@ -1,0 +1,101 @@
+"""Is that pid still the process that was written down?
+
+A pid alone proves nothing: it is reused, also across reboots. A process is known by pid, start time and boot
+id together, and is signalled through a pidfd, so that no pid can change hands between the look and the signal.
+Called by readers of state.json and the registry, and by everything that ends a process it did not start itself.
+Unknown means "not that process": nothing here signals by guess.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+_HAS_PROC = Path("/proc/self/stat").exists()
+_MAX_PID = 2**31 - 1
+
+
+def boot_id() -> str:
+    """Name this boot of the machine; "" where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def start_time(pid: int) -> float | None:
+    """Return when `pid` started, or None if it is gone or a zombie.
+
+    Linux: clock ticks since boot (field 22 of /proc/PID/stat). Elsewhere: seconds since the epoch.
+    """
+    if not _HAS_PROC:
+        return _start_time_without_proc(pid)
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    # The command name may itself hold blanks and brackets; only what follows the last bracket is fields.
+    fields = stat[stat.rfind(b")") + 1 :].split()
+    if len(fields) < 20 or fields[0] in (b"Z", b"X", b"x"):
+        return None
+    return float(fields[19])
+
+
+def is_same(pid: int | None, start: float | None, boot: str | None) -> bool:
+    """Tell whether `pid` is alive and is the process that started at `start` under boot id `boot`.
+
+    The values come from files that anything may have written: what is missing, unknown or of another type
+    gives False, never an error. Where the system has no boot id, "" stands for it and start times are absolute.
+    """
+    if type(pid) is not int or not 1 < pid <= _MAX_PID:
+        return False
+    if type(start) not in (int, float) or type(boot) is not str:
+        return False
+    here = boot_id()
+    if boot != here or (_HAS_PROC and not here):
+        return False
+    return start_time(pid) == start
+
+
+def signal_same(pid: int | None, start: float | None, boot: str | None, sig: int) -> bool:
+    """Send `sig` to `pid` if it is that process (see `is_same`); tell whether the signal was sent.
+
+    Refuses pid 1 and below, and the calling process itself.
+    """
+    if pid is None or pid == os.getpid() or not is_same(pid, start, boot):
+        return False
+    handle = _open_pidfd(pid)
+    try:
+        # An open pidfd pins the process; the second look proves that it pinned the right one.
+        if handle is None:
+            os.kill(pid, sig)
+        elif is_same(pid, start, boot):
+            signal.pidfd_send_signal(handle, sig)
+        else:
+            return False
+    except (ProcessLookupError, PermissionError):
+        return False
+    finally:
+        if handle is not None:
+            os.close(handle)
+    return True
+
+
+def _open_pidfd(pid: int) -> int | None:
+    # Missing on other systems, before Linux 5.3, and in Pythons built for older ones; some sandboxes refuse it.
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def _start_time_without_proc(pid: int) -> float | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except (psutil.Error, ValueError, OverflowError):
+        return None

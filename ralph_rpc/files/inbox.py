@@ -1,0 +1,312 @@
+"""The inbox: one file per command, dropped by anyone, taken by the runner in order of time.
+
+A command exists when its file has its final name. `drop` is the client's side, `Inbox` the runner's. A file is
+taken by renaming it to `.claimed-…` within the inbox; it is removed (`done`) only when the journal has it. If the
+machine dies in between, the next runner's scan returns the claimed file again, so nothing is lost, and the journal
+knows it, so nothing is done twice. What is no command ends in `rejected/` with a reason; nothing that lies in the
+folder can block the runner, lead it outside, or end it.
+"""
+
+import errno
+import heapq
+import os
+import re
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from ralph_rpc.errors import UsageError
+from ralph_rpc.files.atomic import fsync_dir, make_private_dir, write_atomic
+from ralph_rpc.files.commandfile import MAX_BYTES, UNKNOWN_NAME, InvalidCommand, parse_command, verb_of
+from ralph_rpc.model.commands import Body, Verb
+
+STILL_S = 1.0
+"""A file that is not valid yet is judged when it has not changed for so long: its writer may be half done."""
+
+_CONTROL = ("stop", "abort", "pause")
+_REJECTED = "rejected"
+_CLAIMED = re.compile(r"\.claimed-(\d+-[0-9a-f]{8})-(.+)", re.DOTALL)
+_LONGEST_NAME = 180
+"""Bytes of a foreign name that are kept, so that what we put before and behind it fits into 255."""
+
+
+class Claimed(NamedTuple):
+    """A valid command that the inbox gives up once `done` is called."""
+
+    id: str
+    """The file's own id, else the part of the claimed name that is unique."""
+    verb: Verb
+    body: Body
+    path: Path
+    file: str
+    """The claimed file's name."""
+    mtime_ns: int
+
+
+class Rejected(NamedTuple):
+    """A file that was moved to rejected/."""
+
+    verb: Verb | None
+    name: str
+    """Its name in rejected/."""
+    reason: str
+    id: str
+    """The file's own id where that could be read, else its name."""
+
+
+class Scan(NamedTuple):
+    """What one look found, control verbs first, then by time."""
+
+    commands: list[Claimed]
+    rejected: list[Rejected]
+    retry: bool
+    """Something waits: look again within 100 ms."""
+
+
+class _Problem(Exception):
+    """Why a file can't be taken; `final` where waiting won't help."""
+
+    def __init__(self, reason: str, final: bool, id: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.final = final
+        self.id = id
+
+
+class _Waiting(NamedTuple):
+    look: tuple[int, ...]
+    since_s: float
+
+
+def drop(inbox: Path, verb: Verb, body: dict[str, Any]) -> str:
+    """Put a command into an inbox, durably, and return its id (the body's, else a new one).
+
+    Raises UsageError for a body that the runner would reject, OSError where the inbox can't be written.
+    """
+    id = body.get("id") or os.urandom(16).hex()
+    try:
+        data = orjson.dumps({**body, "type": verb, "id": id})
+        parse_command(verb, data)
+    except (TypeError, InvalidCommand) as error:
+        raise UsageError(f"cannot send {verb}: {error}") from error
+    if len(data) > MAX_BYTES:
+        raise UsageError(f"cannot send {verb}: the message is over 1 MiB", "Put it into a file and name that file")
+    # write_atomic's temporary file has a dot name, which the runner ignores, and its last step is a rename.
+    write_atomic(inbox / f"{verb}-{time.time_ns()}-{os.urandom(4).hex()}.json", data)
+    return str(id)
+
+
+class Inbox:
+    """The runner's side. One thread only."""
+
+    def __init__(self, dir: Path) -> None:
+        self._dir = dir
+        self._taken: set[str] = set()
+        self._order: dict[str, tuple[bool, int, str, str]] = {}
+        self._waiting: dict[str, _Waiting] = {}
+        self._stuck: dict[str, tuple[int, ...]] = {}
+
+    def scan(self, now_s: float, limit: int = 200) -> Scan:
+        """Take up to `limit` files; `now_s` is a monotonic clock.
+
+        Raises OSError for trouble of the disk or the folder itself (ENOSPC, EACCES, EIO, folder gone) when nothing
+        could be taken; nothing is lost then.
+        """
+        self._list()
+        ready = [name for name in self._order if self._is_due(name, now_s)]
+        commands: list[Claimed] = []
+        rejected: list[Rejected] = []
+        for name in heapq.nsmallest(limit, ready, key=self._order.__getitem__):
+            try:
+                result = self._take(name, now_s)
+            except OSError:
+                if not commands and not rejected:
+                    raise
+                break  # what was taken counts; the trouble shows again on the next scan
+            if isinstance(result, Claimed):
+                commands.append(result)
+            elif result:
+                rejected.append(result)
+        if any(command.id in command.file for command in commands):
+            fsync_dir(self._dir)  # their id is their claimed name: it must be the same after a power loss
+        self._taken.update(command.file for command in commands)
+        return Scan(commands, rejected, bool(self._waiting) or len(ready) > limit)
+
+    def done(self, claimed: Claimed) -> None:
+        """Remove a command's file; to be called when the journal has it durably."""
+        claimed.path.unlink(missing_ok=True)
+        self._taken.discard(claimed.file)
+
+    def set_aside(self, claimed: Claimed, reason: str) -> Rejected:
+        """Move a command that is not to be carried out to rejected/."""
+        moved = self._reject(claimed.file, claimed.verb, reason, claimed.id)
+        self._taken.discard(claimed.file)
+        return moved
+
+    def _list(self) -> None:
+        """Bring `_order` up to date: each name's place in the order. Only new names cost a stat."""
+        order = {}
+        with os.scandir(self._dir) as entries:
+            for entry in entries:
+                name = entry.name
+                if name == _REJECTED or name in self._taken:
+                    continue
+                original = name
+                if name.startswith("."):
+                    claim = _CLAIMED.fullmatch(name)
+                    if not claim:
+                        continue
+                    original = claim[2]
+                place = self._order.get(name)
+                if place is None:
+                    try:
+                        mtime_ns = entry.stat(follow_symlinks=False).st_mtime_ns
+                    except FileNotFoundError:
+                        continue
+                    verb, _, rest = original.partition("-")
+                    # The rest of our own names is a finer time than the clock of many file systems.
+                    place = (verb.removesuffix(".json") not in _CONTROL, mtime_ns, rest, name)
+                order[name] = place
+        self._order = order
+        self._waiting = {name: known for name, known in self._waiting.items() if name in order}
+        self._stuck = {name: look for name, look in self._stuck.items() if name in order}
+
+    def _is_due(self, name: str, now_s: float) -> bool:
+        """Tell whether a file is to be looked into: new, changed since it was, or still for long enough."""
+        waiting = self._waiting.get(name)
+        if waiting is None and name not in self._stuck:
+            return True
+        look = self._look(name)
+        if look is None or look == self._stuck.get(name):
+            return False
+        return waiting is None or look != waiting.look or now_s - waiting.since_s >= STILL_S
+
+    def _look(self, name: str) -> tuple[int, ...] | None:
+        try:
+            found = (self._dir / name).lstat()
+        except FileNotFoundError:
+            return None
+        return (found.st_size, found.st_mtime_ns, found.st_ino, found.st_nlink, found.st_mode)
+
+    def _take(self, name: str, now_s: float) -> Claimed | Rejected | None:
+        """Claim, reject or leave one file; None where it is left for later or has gone."""
+        claim = _CLAIMED.fullmatch(name)
+        original = claim[2] if claim else name
+        verb = verb_of(original)
+        look = self._look(name)
+        if look is None:
+            return None
+        waiting = self._waiting.get(name)
+        since_s = waiting.since_s if waiting and waiting.look == look else now_s
+        still = now_s - since_s >= STILL_S
+        try:
+            if verb is None:
+                raise _Problem(UNKNOWN_NAME, final=not stat.S_ISREG(look[-1]))
+            self._read(name, verb, still)
+            if not claim:
+                name = self._claim(name, verb)
+                claim = _CLAIMED.fullmatch(name)
+                assert claim
+                still = False
+            # Read again: until the rename a writer could still open the file by its name and change it.
+            id, body, mtime_ns = self._read(name, verb, still)
+        except FileNotFoundError:
+            return None
+        except _Problem as problem:
+            if problem.final or still:
+                self._waiting.pop(name, None)
+                return self._reject(name, verb, problem.reason, problem.id)
+            self._waiting[name] = _Waiting(self._look(name) or look, since_s)
+            return None
+        self._waiting.pop(name, None)
+        return Claimed(id or claim[1], verb, body, self._dir / name, name, mtime_ns)
+
+    def _claim(self, name: str, verb: Verb) -> str:
+        unique = f"{time.time_ns()}-{os.urandom(4).hex()}"
+        claimed = f".claimed-{unique}-{name if _plain(name) == name else f'{verb}.json'}"
+        os.rename(self._dir / name, self._dir / claimed)
+        return claimed
+
+    def _read(self, name: str, verb: Verb, still: bool) -> tuple[str | None, Body, int]:
+        """Return id, body and mtime of a file that is ours and valid; raises _Problem, or OSError."""
+        try:
+            # Neither follows a link nor waits for a FIFO's writer.
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            fd = os.open(self._dir / name, flags)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV):
+                raise _Problem("it is no regular file; only plain files are taken", final=True) from error
+            if error.errno in (errno.EACCES, errno.EPERM):
+                raise _Problem("the file may not be read; give it mode 0600", final=False) from error
+            raise
+        try:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                raise _Problem("it is no regular file; only plain files are taken", final=True)
+            if found.st_uid != os.geteuid():
+                raise _Problem("the file belongs to another user; write it as the user of the loop", final=True)
+            if found.st_nlink != 1:
+                raise _Problem("the file has a second name (hard link); write a file of its own", final=False)
+            with open(fd, "rb", closefd=False) as file:
+                data = file.read(MAX_BYTES + 1)
+        finally:
+            os.close(fd)
+        if len(data) > MAX_BYTES:
+            raise _Problem("the file is over 1 MiB; put the text elsewhere and name its path", final=True)
+        if still and not data.strip():
+            data = b"{}"  # `touch stop.json`
+        try:
+            return (*parse_command(verb, data), found.st_mtime_ns)
+        except InvalidCommand as problem:
+            raise _Problem(problem.reason, final=False, id=problem.id) from problem
+
+    def _reject(self, name: str, verb: Verb | None, reason: str, id: str | None) -> Rejected:
+        """Move a file to rejected/ and say why beside it."""
+        claim = _CLAIMED.fullmatch(name)
+        shown = _plain(claim[2] if claim else name)
+        source, folder = self._dir / name, self._dir / _REJECTED
+        make_private_dir(folder)
+        target = folder / shown
+        if os.path.lexists(target):
+            target = folder / f"{shown}~{os.urandom(4).hex()}"
+        try:
+            _move(source, target)
+        except FileNotFoundError:
+            pass  # gone meanwhile: nothing to move, but still to be reported
+        except PermissionError as error:
+            if error.errno != errno.EPERM:
+                raise
+            # Immutable or the like: reported once, then passed over until it changes.
+            self._stuck[name] = self._look(name) or ()
+            reason += "; it could not be moved away"
+        else:
+            with suppress(OSError):  # the reason is in the event log too
+                write_atomic(folder / f"{target.name}.reason", f"{reason}\n".encode(), durable=False)
+        return Rejected(verb, target.name, reason, id or target.name)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move within the inbox: a plain file by link and unlink, anything else by rename.
+
+    A rename out of a folder that watchdog watches stalls its queue for half a second.
+    """
+    if stat.S_ISREG(source.lstat().st_mode):
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError as error:  # no links on this file system, or not to a file of somebody else's
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV):
+                raise
+        else:
+            source.unlink()
+            return
+    os.rename(source, target)
+
+
+def _plain(name: str) -> str:
+    """Return a foreign file name as one that is short, valid UTF-8 and printable."""
+    text = os.fsencode(name)[:_LONGEST_NAME].decode("utf-8", "replace")
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)

@@ -1,0 +1,101 @@
+"""Starting a runner: its command line and pi's, and the wait until it works.
+
+Called by `start` and `resume` under the runner lock, which is handed to the runner as an open file: at no instant
+does nobody hold it. The runner is detached from terminal and caller; if the caller dies here it goes on alone.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ralph_rpc.errors import RalphError
+from ralph_rpc.files import identity, records
+from ralph_rpc.files.atomic import Unreadable
+from ralph_rpc.files.locks import Lock
+from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.model.config import Config
+from ralph_rpc.model.state import ENDED, State
+
+_POLL_S = 0.02
+_TAIL_BYTES = 4096
+_TAIL_LINES = 3
+
+
+def pi_argv(config: Config, sessions: Path) -> list[str]:
+    """The command line of pi in RPC mode."""
+    argv = [*config["pi"], "--mode", "rpc", "--session-dir", str(sessions.absolute())]
+    for flag, value in (
+        ("--provider", config["provider"]), ("--model", config["model"]), ("--thinking", config["thinking"]),
+    ):  # fmt: skip
+        if value is not None:
+            argv += [flag, value]
+    for extension in config["extensions"]:
+        argv += ["--extension", extension]
+    for skill in config["skills"]:
+        argv += ["--skill", skill]
+    if config["approve"] is not None:
+        argv.append("--approve" if config["approve"] else "--no-approve")
+    return argv + config["piArgs"]
+
+
+def launch(paths: LoopPaths, lock: Lock, resume: bool) -> int:
+    """Starts the runner of a loop and gives it the lock; returns its pid. `lock` is released here."""
+    # -P: a file in the working folder must not stand in for a module of ours.
+    argv = [sys.executable, "-P", "-m", "ralph_runner", str(paths.dir), "--lock-fd", str(lock.fd)]
+    log = os.open(paths.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        process = subprocess.Popen(
+            argv + (["--resume"] if resume else []),
+            cwd=paths.dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True, pass_fds=(lock.fd,),
+        )  # fmt: skip
+    finally:
+        os.close(log)
+    # Only the runner's copy may keep the lock from now on, else the loop would look alive for as long as we are.
+    lock.release()
+    process.returncode = 0  # it outlives us on purpose: no warning that it still runs
+    return process.pid
+
+
+def await_started(paths: LoopPaths, pid: int, timeout: float) -> State | None:
+    """The state of the run that `launch` began, as soon as it has left `starting`; None after `timeout` seconds.
+
+    Raises RalphError with the last lines of runner.log if the runner is gone without having said anything.
+    """
+    begun = time.time()
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        gone = identity.start_time(pid) is None
+        state = _state_of_run(paths, pid, begun)
+        if state is not None and state["status"] != "starting":
+            return state
+        if gone:
+            raise RalphError(f"the runner of {paths.name!r} ended at once: {_log_tail(paths)}", f"see {paths.log}")
+        time.sleep(_POLL_S)
+    return None
+
+
+def _state_of_run(paths: LoopPaths, pid: int, begun: float) -> State | None:
+    """The state that this runner wrote. An ended one names no pid; then it must be younger than the launch."""
+    try:
+        written = paths.state.stat().st_mtime
+        state = records.read_state(paths)
+    except (FileNotFoundError, Unreadable):
+        return None
+    if state is None or state["pid"] == pid:
+        return state
+    # Files are stamped by a clock that ticks every 4 ms; python alone takes longer to start.
+    return state if state["status"] in ENDED and written > begun - 0.02 else None
+
+
+def _log_tail(paths: LoopPaths) -> str:
+    try:
+        with paths.log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        text = ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " / ".join(lines[-_TAIL_LINES:]) or "it wrote nothing to its log"

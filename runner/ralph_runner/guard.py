@@ -1,0 +1,370 @@
+"""The small process between the runner and a program it runs (pi, a verify command): nothing outlives it.
+
+Run as `python -I -S guard.py LIFELINE_FD TREE_LOCK_FD|-1 -- ARGV...`; the pipes on its fds 0, 1 and 2 go to the
+program. It adopts every orphan of the tree (subreaper), so that setsid, double forks and wiped environments hide
+nothing, and ends the whole tree when the program ends, the runner says so, or the runner dies (end of file on
+the lifeline). It holds the inherited tree lock until then. If the guard itself is killed, the program gets
+SIGTERM from the kernel and the runner sweeps (`sweep` below); if both are killed, shell/orphans.py does at the
+next start. Other systems than Linux have no subreaper: there, what left the tree before the sweep is missed.
+
+To the runner, lines: `pid PID STARTTIME`, or `failed ERRNO`;
+at the end `exit CODE METHOD` (CODE: exit status, or
+minus the signal; METHOD: natural, eof, sigterm, sigkill). From the runner, bytes: `e` stdin was closed, `t` end
+the program politely, `k` end all now. Few imports, because every program run carries one interpreter of these.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+EOF_GRACE_S = 5.0
+"""From the end of stdin to SIGTERM."""
+TERM_GRACE_S = 5.0
+"""From SIGTERM to the sweep."""
+ORPHAN_GRACE_S = 1.0
+"""The same when the runner has died."""
+SWEEP_TERM_S = 2.0
+"""From the sweep's SIGTERM to its SIGKILL."""
+SWEEP_KILL_S = 10.0
+"""After so long something cannot be killed (it hangs in the kernel, or runs as another user): give up."""
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Process:
+    """What one look at the process table says about a process. `start` is 0 where the system does not tell."""
+
+    __slots__ = ("group", "parent", "session", "start", "zombie")
+
+    def __init__(self, parent: int, group: int, session: int, start: int, zombie: bool) -> None:
+        self.parent = parent
+        self.group = group
+        self.session = session
+        self.start = start
+        self.zombie = zombie
+
+
+def become_subreaper() -> None:
+    """Make orphaned descendants children of this process (Linux; elsewhere nothing happens)."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def processes() -> dict[int, Process]:
+    """Look at the process table: every process by pid."""
+    if not sys.platform.startswith("linux"):
+        return _processes_by_ps()
+    table = {}
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name.isdigit() and (process := _look(int(entry.name))):
+                table[int(entry.name)] = process
+    return table
+
+
+def descendants(
+    table: dict[int, Process], roots: Collection[int], spare: Collection[int] = ()
+) -> dict[int, Process]:
+    """Pick from `table` what descends from `roots` (not themselves), leaving out `spare` and what descends from it."""
+    children: dict[int, list[int]] = {}
+    for pid, process in table.items():
+        children.setdefault(process.parent, []).append(pid)
+    found: dict[int, Process] = {}
+    queue = list(roots)
+    while queue:
+        for pid in children.get(queue.pop(), ()):
+            if pid not in found and pid not in spare and pid not in roots:
+                found[pid] = table[pid]
+                queue.append(pid)
+    return found
+
+
+def sweep(
+    spare: Callable[[dict[int, Process]], Collection[int]],
+    reap: Callable[[dict[int, Process]], bool],
+    told: Iterable[tuple[int, int]] = (),
+) -> bool:
+    """End every descendant of this process: SIGTERM, SWEEP_TERM_S later SIGKILL, again and again.
+
+    `spare` gets each process table and returns the pids to leave alone, their descendants included. `reap` gets
+    the descendants just seen, collects the dead and tells whether nothing is left. `told` are the (pid, start)
+    that had their SIGTERM already. Returns False after SWEEP_KILL_S with something left.
+    """
+    me, my_group = os.getpid(), os.getpgrp()
+    told = set(told)
+    kill_at = time.monotonic() + SWEEP_TERM_S
+    give_up_at = kill_at + SWEEP_KILL_S
+    while (now := time.monotonic()) < give_up_at:
+        table = processes()
+        left = descendants(table, (me,), spare(table))
+        for pid, process in left.items():
+            if now < kill_at:
+                if (pid, process.start) not in told:
+                    told.add((pid, process.start))
+                    _send(pid, process, signal.SIGTERM)
+                    _send(pid, process, signal.SIGCONT)
+                continue
+            _send(pid, process, signal.SIGKILL)
+            # A chain of forks may be faster than the look. Its group is hit at one stroke, and as long as this
+            # child is not reaped the group's number cannot pass to strangers. Nobody joins a group of another
+            # session, so that it cannot hold anything but this tree.
+            if process.parent == me and process.group != my_group:
+                _ignoring_errors(os.killpg, process.group, signal.SIGKILL)
+        if reap(left):
+            return True
+        time.sleep(0.02 if now < kill_at else 0.001)
+    return False
+
+
+class Guard:
+    """One run of a program, from its start to the end of its tree."""
+
+    def __init__(self, lifeline: int) -> None:
+        self.lifeline = lifeline
+        self.pid = 0
+        self.start = 0
+        self.code: int | None = None
+        self.eof = False
+        self.termed = False
+        self.sweep_now = False
+        self.deadline: float | None = None
+
+    def run(self, argv: list[str]) -> None:
+        """Start the program, tell the runner, and return when nothing of its tree lives."""
+        wake, wakeup = os.pipe()
+        os.set_blocking(wake, False)
+        os.set_blocking(wakeup, False)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self.on_sigterm)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            self.pid = _start(argv)
+        except OSError as error:
+            self.tell(f"failed {error.errno}")
+            return
+        try:
+            child = _look(self.pid)
+            self.start = child.start if child else 0
+            _let_go_of_stdio()
+            self.tell(f"pid {self.pid} {self.start}")
+            self.attend(wake)
+        finally:
+            self.end()
+
+    def attend(self, wake: int) -> None:
+        """Return when the program has ended or everything is to be swept."""
+        poll = select.poll()
+        poll.register(wake, select.POLLIN)
+        poll.register(self.lifeline, select.POLLIN)
+        while True:
+            left = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+            for fd, _ in poll.poll(None if left is None else left * 1000):
+                if fd == wake:
+                    _ignoring_errors(os.read, wake, 4096)
+            # The lifeline before the dead: an `e` was sent before the end of stdin that it announces.
+            if self.listen():
+                poll.unregister(self.lifeline)
+                os.close(self.lifeline)
+                self.lifeline = -1
+            self.reap({})
+            if self.code is not None or self.sweep_now:
+                return
+            if self.deadline is not None and time.monotonic() >= self.deadline:
+                if self.termed:
+                    return
+                self.terminate(TERM_GRACE_S)
+
+    def listen(self) -> bool:
+        """Carry out what the runner said; tell whether it has just died."""
+        if self.lifeline < 0:
+            return False
+        try:
+            said = os.read(self.lifeline, 64)
+        except BlockingIOError:
+            return False
+        except OSError:
+            said = b""
+        if not said:
+            self.terminate(ORPHAN_GRACE_S)
+            return True
+        if b"k" in said:
+            self.sweep_now = True
+        elif b"t" in said:
+            self.terminate(TERM_GRACE_S)
+        elif b"e" in said and not self.eof and not self.termed:
+            self.eof = True
+            self.deadline = time.monotonic() + EOF_GRACE_S
+        return False
+
+    def terminate(self, grace_s: float) -> None:
+        """Send the one SIGTERM (pi skips its clean-up at a second), and allow at most `grace_s` from now."""
+        until = time.monotonic() + grace_s
+        if self.termed:
+            self.deadline = min(until, self.deadline or until)
+            return
+        self.termed = True
+        self.deadline = until
+        # Not reaped yet, so the pid is still the program's own.
+        _ignoring_errors(os.kill, self.pid, signal.SIGTERM)
+        _ignoring_errors(os.kill, self.pid, signal.SIGCONT)
+
+    def end(self) -> None:
+        """Sweep what is left and say how the program ended."""
+        alive = self.code is None
+        if alive and not self.termed:
+            self.terminate(0)
+        if not self.reap({}):
+            sweep(lambda _: (), self.reap, [(self.pid, self.start)] if alive else ())
+        code = -signal.SIGKILL if self.code is None else self.code
+        if alive and code == -signal.SIGKILL:
+            method = "sigkill"
+        elif self.termed:
+            method = "sigterm"
+        else:
+            method = "eof" if self.eof else "natural"
+        self.tell(f"exit {int(code)} {method}")
+
+    def reap(self, _left: dict[int, Process]) -> bool:
+        """Collect every dead child; tell whether there is none left, dead or alive."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == 0:
+                return False
+            if pid == self.pid:
+                self.code = os.waitstatus_to_exitcode(status)
+
+    def on_sigterm(self, *_: object) -> None:
+        self.sweep_now = True
+
+    def tell(self, line: str) -> None:
+        _ignoring_errors(os.write, self.lifeline, f"{line}\n".encode())
+
+
+def _start(argv: list[str]) -> int:
+    # Fork and exec in a session of its own; the exec's error comes back through a pipe that exec closes.
+    report, reporter = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.set_wakeup_fd(-1)
+            os.setsid()
+            for number in signal.valid_signals():
+                if number not in (signal.SIGKILL, signal.SIGSTOP):
+                    _ignoring_errors(signal.signal, number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            os.execvpe(argv[0], argv, os.environ)
+        except OSError as error:
+            os.write(reporter, str(error.errno).encode())
+        finally:
+            os._exit(127)
+    os.close(reporter)
+    failed = os.read(report, 16)
+    os.close(report)
+    if failed:
+        os.waitpid(pid, 0)
+        raise OSError(int(failed), os.strerror(int(failed)))
+    return pid
+
+
+def _let_go_of_stdio() -> None:
+    # While the guard held the pipes, nobody would see the program close them. Nor may it hold the folder.
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+    os.chdir("/")
+
+
+def _send(pid: int, process: Process, sig: int) -> None:
+    # Through a pidfd, with a second look: the pid may have passed to a stranger since the table was read.
+    if process.zombie:
+        return
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
+        _ignoring_errors(os.kill, pid, sig)
+        return
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        now = _look(pid)
+        if now and now.start == process.start:
+            signal.pidfd_send_signal(handle, sig)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def _look(pid: int) -> Process | None:
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        stat = os.read(fd, 4096)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    # Fields follow the last bracket: the name before it may hold anything.
+    fields = stat[stat.rfind(b")") + 1 :].split()
+    return Process(int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]), fields[0] in b"ZXx")
+
+
+def _processes_by_ps() -> dict[int, Process]:
+    import subprocess
+
+    table = {}
+    listing = subprocess.run(["ps", "-axo", "pid=,ppid=,pgid=,stat="], stdout=subprocess.PIPE, check=False)
+    for line in listing.stdout.splitlines():
+        pid, parent, group, state = line.split()[:4]
+        try:
+            session = os.getsid(int(pid))
+        except OSError:
+            session = 0
+        table[int(pid)] = Process(int(parent), int(group), session, 0, state.startswith(b"Z"))
+    return table
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _ignoring_errors(call: Callable[..., object], *arguments: object) -> None:
+    # For what may fail because the other side is gone, where being gone is the aim.
+    try:
+        call(*arguments)
+    except OSError:
+        pass
+
+
+def main() -> None:
+    """Be the guard of the program on the command line."""
+    lifeline, tree_lock = int(sys.argv[1]), int(sys.argv[2])
+    for fd in (lifeline, tree_lock):
+        if fd >= 0:
+            os.set_inheritable(fd, False)
+    os.set_blocking(lifeline, False)
+    become_subreaper()
+    Guard(lifeline).run(sys.argv[4:])
+
+
+if __name__ == "__main__":
+    main()

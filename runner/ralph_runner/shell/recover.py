@@ -1,0 +1,126 @@
+"""Start-up: from what is on disk, whatever an earlier runner left, to the core's first state. Runs under the lock.
+
+Every step may be repeated: a recovery that is itself killed is followed by another. Unreadable files are set aside
+and told of, never replaced by empty ones; a state that cannot be read is rebuilt from the iteration records.
+"""
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from ralph_rpc.files import records
+from ralph_rpc.files.atomic import Unreadable
+from ralph_rpc.files.clock import iso
+from ralph_rpc.files.identity import boot_id
+from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.model.config import Config
+from ralph_rpc.model.iteration import Iteration
+from ralph_rpc.model.state import ENDED, State, Stats
+from ralph_runner.core.failures import TRANSIENT
+from ralph_runner.core.snapshot import NO_STATS, new_loop, resumed_loop
+from ralph_runner.core.state import Loop
+from ralph_runner.shell.orphans import sweep_orphans
+
+
+@dataclass
+class Recovered:
+    """What the runner begins with."""
+
+    loop: Loop
+    started_at: str
+    crashed: bool
+    """The last runner died without an end; commands left by it are honoured."""
+    lost: Iteration | None = None
+    """The record of the iteration that died with the last runner; not written yet."""
+    notes: list[str] = field(default_factory=list)
+
+
+def recover(paths: LoopPaths, config: Config, task_path: str, resume: bool, wall: int) -> Recovered:
+    """The core's first state. Raises OSError if orphans of the loop cannot be ended."""
+    notes: list[str] = []
+    state = _read_state(paths, notes) if resume else None
+    recorded = [] if state is None else [
+        (state.get("piPid"), state.get("piStartTime")), (state.get("guardPid"), state.get("guardStartTime"))
+    ]  # fmt: skip
+    ended = sweep_orphans(paths.dir, recorded, state["bootId"] if state else boot_id())
+    if ended:
+        notes.append(f"ended {len(ended)} processes that an earlier run left behind")
+    _remove_tmp(state)
+    if not resume:
+        return Recovered(new_loop(config, task_path), iso(wall), crashed=False, notes=notes)
+    done = records.read_iterations(paths)
+    crashed = state is None or state["status"] not in ENDED
+    lost = None
+    if state is None:
+        if not done:
+            return Recovered(new_loop(config, task_path), iso(wall), crashed=True, notes=notes)
+        state = cast(State, _rebuilt(done, wall))
+        notes.append(f"state.json was unreadable; counters rebuilt from {len(done)} iteration records")
+    elif crashed and state["iteration"] > max((r["iteration"] for r in done), default=0):
+        lost = _lost(state, done, wall)
+        notes.append(f"iteration {lost['iteration']} ended with the runner")
+    if crashed:
+        state["stats"] = _sum([*done, lost] if lost else done)
+    last = max((r["iteration"] for r in done), default=0)
+    loop = resumed_loop(config, task_path, state, last, wall)
+    return Recovered(loop, state.get("startedAt") or iso(wall), crashed, lost, notes)
+
+
+def _read_state(paths: LoopPaths, notes: list[str]) -> State | None:
+    try:
+        return records.read_state(paths)
+    except Unreadable as error:
+        kept = records.set_aside_broken(paths.state)
+        notes.append(f"state.json {error.reason}; kept as {kept.name}")
+        return None
+
+
+def _remove_tmp(state: State | None) -> None:
+    """The TMPDIR of a runner that could not remove it; only one that carries our own name for it."""
+    tmp = state.get("tmpDir") if state else None
+    if tmp and Path(tmp).name.startswith("ralph-"):
+        shutil.rmtree(tmp, ignore_errors=True)
+
+
+def _sum(done: list[Iteration]) -> Stats:
+    total = cast(Stats, dict(NO_STATS))
+    for r in done:
+        total["iterations"] += r["outcome"] != "crashed" and r.get("errorKind") not in TRANSIENT
+        total["turns"] += r["turns"]
+        total["toolCalls"] += r["toolCalls"]
+        total["durationMs"] += r["durationMs"]
+        total["tokensIn"] += r["tokensIn"]
+        total["tokensOut"] += r["tokensOut"]
+        total["cacheRead"] += r["cacheRead"]
+        total["cacheWrite"] += r["cacheWrite"]
+        total["cost"] += r["cost"]
+    return total
+
+
+def _lost(state: State, done: list[Iteration], wall: int) -> Iteration:
+    """The record of the iteration that was running; its figures are what state.json had counted of it."""
+    had, known = state["stats"], _sum(done)
+    return {
+        "iteration": state["iteration"], "kind": "work", "outcome": "crashed",
+        "error": "the runner was killed in the middle of this iteration", "errorKind": "crash",
+        "startedAt": state["updatedAt"], "endedAt": iso(wall), "durationMs": 0,
+        "turns": max(0, had["turns"] - known["turns"]), "toolCalls": max(0, had["toolCalls"] - known["toolCalls"]),
+        "tokensIn": max(0, had["tokensIn"] - known["tokensIn"]),
+        "tokensOut": max(0, had["tokensOut"] - known["tokensOut"]),
+        "cacheRead": max(0, had["cacheRead"] - known["cacheRead"]),
+        "cacheWrite": max(0, had["cacheWrite"] - known["cacheWrite"]), "cost": max(0.0, had["cost"] - known["cost"]),
+        "model": state["model"], "provider": state["provider"], "sessionId": None, "sessionFile": None,
+        "summary": "", "steering": [], "eventsFrom": 0, "eventsTo": 0,
+    }  # fmt: skip
+
+
+def _rebuilt(done: list[Iteration], wall: int) -> dict[str, object]:
+    """The parts of a state that `resumed_loop` needs, from the records alone."""
+    spent = sum(r["durationMs"] for r in done)
+    return {
+        "status": "running", "iteration": done[-1]["iteration"], "stats": _sum(done), "consecutiveFailures": 0,
+        "unchangedIterations": 0, "restarts": [], "lastReflection": None, "lastOutcome": done[-1]["outcome"],
+        "lastText": done[-1]["summary"], "refusal": None, "elapsedMs": spent, "startedAt": iso(wall),
+        "bootId": "",
+    }  # fmt: skip

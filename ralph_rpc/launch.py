@@ -60,7 +60,7 @@ def launch(paths: LoopPaths, lock: Lock, resume: bool) -> int:
 
 
 def await_started(paths: LoopPaths, pid: int, timeout: float) -> State | None:
-    """The state of the run that `launch` began, as soon as it has left `starting`; None after `timeout` seconds.
+    """The state of the run that `launch` began, as soon as it works or has ended; None after `timeout` seconds.
 
     Raises RalphError with the last lines of runner.log if the runner is gone without having said anything.
     """
@@ -69,7 +69,7 @@ def await_started(paths: LoopPaths, pid: int, timeout: float) -> State | None:
     while time.monotonic() < deadline:
         gone = identity.start_time(pid) is None
         state = _state_of_run(paths, pid, begun)
-        if state is not None and state["status"] != "starting":
+        if state is not None and state["status"] not in ("starting", "stopping"):
             return state
         if gone:
             raise RalphError(f"the runner of {paths.name!r} ended at once: {_log_tail(paths)}", f"see {paths.log}")

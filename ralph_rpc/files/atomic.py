@@ -43,7 +43,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600, durable: bool = Tru
                 os.fsync(fd)
         finally:
             os.close(fd)
-        os.replace(temp, path)
+        temp.replace(path)
     except BaseException:
         temp.unlink(missing_ok=True)
         raise
@@ -65,7 +65,7 @@ def append_whole(fd: int, data: bytes, size: int) -> int:
     """
     try:
         write_all(fd, data)
-    except OSError:
+    except BaseException:
         cut_to(fd, size)
         raise
     return size + len(data)

@@ -17,7 +17,7 @@ import orjson
 
 from ralph_rpc.files.atomic import append_whole, cut_to, end_of_lines, fsync_dir, write_all
 from ralph_rpc.files.clock import now_ms
-from ralph_rpc.files.eventreader import base_of, log_files, rotated_numbers, rotated_path
+from ralph_rpc.files.eventreader import base_of, rotated_numbers, rotated_path
 
 TORN_KEPT = 1 << 20
 """Bytes of a torn line that are kept, as the `raw` of a ralph_unparsed line."""
@@ -51,7 +51,7 @@ class EventLog:
         _temp(path).unlink(missing_ok=True)
         if not path.exists() and (numbers := rotated_numbers(path)):
             os.close(_new_file(path, _end_of(rotated_path(path, numbers[0]))))
-            os.replace(_temp(path), path)
+            _temp(path).replace(path)
         fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             torn = _cut_torn_tail(fd)
@@ -191,8 +191,8 @@ class EventLog:
             if self._path.exists():
                 self._make_room()
                 if self._keep:
-                    os.rename(self._path, rotated_path(self._path, 1))
-            os.replace(_temp(self._path), self._path)
+                    self._path.rename(rotated_path(self._path, 1))
+            _temp(self._path).replace(self._path)
         except BaseException:
             os.close(fd)
             raise
@@ -208,7 +208,7 @@ class EventLog:
                 rotated_path(self._path, number).unlink(missing_ok=True)
         free = next((n for n in range(1, self._keep) if n not in numbers), self._keep)
         for number in range(free - 1, 0, -1):
-            os.rename(rotated_path(self._path, number), rotated_path(self._path, number + 1))
+            rotated_path(self._path, number).rename(rotated_path(self._path, number + 1))
 
 
 def _temp(path: Path) -> Path:

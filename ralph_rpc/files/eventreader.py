@@ -139,7 +139,7 @@ class EventReader:
     def _is_rotated(self) -> bool:
         assert self._fd is not None
         try:
-            there = os.stat(self.path)
+            there = self.path.stat()
         except FileNotFoundError:
             return True
         return not os.path.samestat(there, os.fstat(self._fd))
@@ -173,7 +173,7 @@ def rotated_numbers(path: Path) -> list[int]:
     """Return the numbers of the rotated files that are there, ascending."""
     prefix = path.name + "."
     try:
-        names = os.listdir(path.parent)
+        names = [file.name for file in path.parent.iterdir()]
     except FileNotFoundError:
         return []
     numbers = (name.removeprefix(prefix) for name in names if name.startswith(prefix))

@@ -2,8 +2,8 @@
 
 A command exists when its file has its final name. `drop` is the client's side, `Inbox` the runner's. A file is
 taken by renaming it to `.claimed-…` within the inbox; it is removed (`done`) only when the journal has it. If the
-machine dies in between, the next runner's scan returns the claimed file again, so nothing is lost, and the journal
-knows it, so nothing is done twice. What is no command ends in `rejected/` with a reason; nothing that lies in the
+machine dies in between, the next scan returns the claimed file again, so nothing is lost, and the journal knows it,
+so nothing is done twice. What is no command ends in `rejected/` with a reason; nothing that lies in the
 folder can block the runner, lead it outside, or end it.
 """
 
@@ -29,6 +29,7 @@ STILL_S = 1.0
 
 _CONTROL = ("stop", "abort", "pause")
 _REJECTED = "rejected"
+_NO_FILE = "it is a link, a folder or another special file; only plain files are taken"
 _CLAIMED = re.compile(r"\.claimed-(\d+-[0-9a-f]{8})-(.+)", re.DOTALL)
 _LONGEST_NAME = 180
 """Bytes of a foreign name that are kept, so that what we put before and behind it fits into 255."""
@@ -91,8 +92,10 @@ def drop(inbox: Path, verb: Verb, body: dict[str, Any]) -> str:
     try:
         data = orjson.dumps({**body, "type": verb, "id": id})
         parse_command(verb, data)
-    except (TypeError, InvalidCommand) as error:
-        raise UsageError(f"cannot send {verb}: {error}") from error
+    except TypeError as error:  # bytes of the command line that are no UTF-8 arrive as lone surrogates
+        raise UsageError(f"cannot send {verb}: the message is not valid UTF-8") from error
+    except InvalidCommand as error:
+        raise UsageError(f"cannot send {verb}: {error.reason}") from error
     if len(data) > MAX_BYTES:
         raise UsageError(f"cannot send {verb}: the message is over 1 MiB", "Put it into a file and name that file")
     # write_atomic's temporary file has a dot name, which the runner ignores, and its last step is a rename.
@@ -105,7 +108,6 @@ class Inbox:
 
     def __init__(self, dir: Path) -> None:
         self._dir = dir
-        self._taken: set[str] = set()
         self._order: dict[str, tuple[bool, int, str, str]] = {}
         self._waiting: dict[str, _Waiting] = {}
         self._stuck: dict[str, tuple[int, ...]] = {}
@@ -113,8 +115,9 @@ class Inbox:
     def scan(self, now_s: float, limit: int = 200) -> Scan:
         """Take up to `limit` files; `now_s` is a monotonic clock.
 
-        Raises OSError for trouble of the disk or the folder itself (ENOSPC, EACCES, EIO, folder gone) when nothing
-        could be taken; nothing is lost then.
+        A claimed file is returned by every scan until it is `done` or `set_aside`, so that none is forgotten where
+        its receipt could not be written. Raises OSError for trouble of the disk or the folder itself (ENOSPC,
+        EACCES, EIO, folder gone) when nothing could be taken; nothing is lost then.
         """
         self._list()
         ready = [name for name in self._order if self._is_due(name, now_s)]
@@ -131,21 +134,17 @@ class Inbox:
                 commands.append(result)
             elif result:
                 rejected.append(result)
-        if any(command.id in command.file for command in commands):
+        if any(command.file.startswith(f".claimed-{command.id}-") for command in commands):
             fsync_dir(self._dir)  # their id is their claimed name: it must be the same after a power loss
-        self._taken.update(command.file for command in commands)
         return Scan(commands, rejected, bool(self._waiting) or len(ready) > limit)
 
     def done(self, claimed: Claimed) -> None:
         """Remove a command's file; to be called when the journal has it durably."""
         claimed.path.unlink(missing_ok=True)
-        self._taken.discard(claimed.file)
 
     def set_aside(self, claimed: Claimed, reason: str) -> Rejected:
         """Move a command that is not to be carried out to rejected/."""
-        moved = self._reject(claimed.file, claimed.verb, reason, claimed.id)
-        self._taken.discard(claimed.file)
-        return moved
+        return self._reject(claimed.file, claimed.verb, reason, claimed.id)
 
     def _list(self) -> None:
         """Bring `_order` up to date: each name's place in the order. Only new names cost a stat."""
@@ -153,12 +152,12 @@ class Inbox:
         with os.scandir(self._dir) as entries:
             for entry in entries:
                 name = entry.name
-                if name == _REJECTED or name in self._taken:
+                if name == _REJECTED:
                     continue
                 original = name
                 if name.startswith("."):
                     claim = _CLAIMED.fullmatch(name)
-                    if not claim:
+                    if not claim or not name.isprintable():
                         continue
                     original = claim[2]
                 place = self._order.get(name)
@@ -204,23 +203,26 @@ class Inbox:
         since_s = waiting.since_s if waiting and waiting.look == look else now_s
         still = now_s - since_s >= STILL_S
         try:
+            if not stat.S_ISREG(look[-1]):
+                raise _Problem(_NO_FILE, final=True)
             if verb is None:
-                raise _Problem(UNKNOWN_NAME, final=not stat.S_ISREG(look[-1]))
+                raise _Problem(UNKNOWN_NAME, final=False)
             self._read(name, verb, still)
             if not claim:
                 name = self._claim(name, verb)
                 claim = _CLAIMED.fullmatch(name)
                 assert claim
-                still = False
             # Read again: until the rename a writer could still open the file by its name and change it.
             id, body, mtime_ns = self._read(name, verb, still)
         except FileNotFoundError:
             return None
         except _Problem as problem:
-            if problem.final or still:
+            seen = self._look(name)
+            if problem.final or (still and seen == look):
                 self._waiting.pop(name, None)
                 return self._reject(name, verb, problem.reason, problem.id)
-            self._waiting[name] = _Waiting(self._look(name) or look, since_s)
+            if seen is not None:
+                self._waiting[name] = _Waiting(seen, since_s if seen == look else now_s)
             return None
         self._waiting.pop(name, None)
         return Claimed(id or claim[1], verb, body, self._dir / name, name, mtime_ns)
@@ -228,7 +230,7 @@ class Inbox:
     def _claim(self, name: str, verb: Verb) -> str:
         unique = f"{time.time_ns()}-{os.urandom(4).hex()}"
         claimed = f".claimed-{unique}-{name if _plain(name) == name else f'{verb}.json'}"
-        os.rename(self._dir / name, self._dir / claimed)
+        (self._dir / name).rename(self._dir / claimed)
         return claimed
 
     def _read(self, name: str, verb: Verb, still: bool) -> tuple[str | None, Body, int]:
@@ -239,14 +241,14 @@ class Inbox:
             fd = os.open(self._dir / name, flags)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV):
-                raise _Problem("it is no regular file; only plain files are taken", final=True) from error
+                raise _Problem(_NO_FILE, final=True) from error
             if error.errno in (errno.EACCES, errno.EPERM):
                 raise _Problem("the file may not be read; give it mode 0600", final=False) from error
             raise
         try:
             found = os.fstat(fd)
             if not stat.S_ISREG(found.st_mode):
-                raise _Problem("it is no regular file; only plain files are taken", final=True)
+                raise _Problem(_NO_FILE, final=True)
             if found.st_uid != os.geteuid():
                 raise _Problem("the file belongs to another user; write it as the user of the loop", final=True)
             if found.st_nlink != 1:
@@ -269,18 +271,18 @@ class Inbox:
         claim = _CLAIMED.fullmatch(name)
         shown = _plain(claim[2] if claim else name)
         source, folder = self._dir / name, self._dir / _REJECTED
-        make_private_dir(folder)
         target = folder / shown
-        if os.path.lexists(target):
+        if os.path.lexists(target) or os.path.lexists(f"{target}.reason"):
             target = folder / f"{shown}~{os.urandom(4).hex()}"
         try:
+            make_private_dir(folder)
             _move(source, target)
         except FileNotFoundError:
             pass  # gone meanwhile: nothing to move, but still to be reported
-        except PermissionError as error:
-            if error.errno != errno.EPERM:
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EEXIST, errno.ENOTDIR):
                 raise
-            # Immutable or the like: reported once, then passed over until it changes.
+            # It is immutable, or rejected/ is no folder: reported once, then passed over until it changes.
             self._stuck[name] = self._look(name) or ()
             reason += "; it could not be moved away"
         else:
@@ -303,7 +305,7 @@ def _move(source: Path, target: Path) -> None:
         else:
             source.unlink()
             return
-    os.rename(source, target)
+    source.rename(target)
 
 
 def _plain(name: str) -> str:

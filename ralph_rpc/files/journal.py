@@ -115,11 +115,12 @@ class CommandJournal:
         id, state = line["id"], line["state"]
         known = id in self._ids
         self._ids[id] = None
-        if "file" in line:
-            self._files.add(line["file"])
+        file, body = line.get("file"), line.get("body")
+        if isinstance(file, str):
+            self._files.add(file)
         if state == "received":
-            if not known and "body" in line:
-                self._open[id] = OpenCommand(id, line["command"], line["body"], sent=False)
+            if not known and isinstance(body, dict):
+                self._open[id] = OpenCommand(id, line["command"], body, sent=False)
         elif state in _ENDED:
             self._open.pop(id, None)
         elif id in self._open:

@@ -4,17 +4,15 @@ The runner writes them, everyone reads them. If the machine dies here, each is o
 be read is never replaced by something empty: it is reported (`Unreadable`), set aside and rebuilt by the runner.
 """
 
-import os
-import types
-import typing
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypeVar, Union, cast
+from typing import TypeVar, cast
 
 import orjson
 
 from ralph_rpc.files.atomic import Unreadable, make_private_dir, read_json_object, write_atomic
 from ralph_rpc.files.clock import iso, now_ms
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.files.shapes import misfit
 from ralph_rpc.model.config import Config
 from ralph_rpc.model.iteration import Iteration
 from ralph_rpc.model.state import State
@@ -51,15 +49,15 @@ def write_iteration(paths: LoopPaths, record: Iteration) -> None:
 def read_iterations(paths: LoopPaths) -> list[Iteration]:
     """Return the records of all iterations by number; a broken one is left out."""
     try:
-        names = os.listdir(paths.iterations)
+        files = list(paths.iterations.iterdir())
     except FileNotFoundError:
         return []
     records = []
-    for name in names:
-        if not name.removesuffix(".json").isdecimal() or not name.endswith(".json"):
+    for file in files:
+        if file.suffix != ".json" or not file.stem.isdecimal():
             continue
         try:
-            record = _read(paths.iterations / name, Iteration)
+            record = _read(file, Iteration)
         except Unreadable:
             continue
         if record is not None:
@@ -75,8 +73,7 @@ def write_pid(paths: LoopPaths, pid: int) -> None:
 def set_aside_broken(path: Path) -> Path:
     """Rename a file that can't be read to `<name>.broken-<time>`; return its new path."""
     aside = path.with_name(f"{path.name}.broken-{iso(now_ms()).replace(':', '')}")
-    os.rename(path, aside)
-    return aside
+    return path.rename(aside)
 
 
 def _json(value: State | Config | Iteration) -> bytes:
@@ -91,37 +88,3 @@ def _read(path: Path, shape: type[Shape]) -> Shape | None:
     if problem:
         raise Unreadable(path, problem)
     return cast(Shape, value)
-
-
-def misfit(value: object, shape: Any, at: str = "it") -> str | None:
-    """Say where a value from a file does not have the shape of a type of ralph_rpc.model; None where it has.
-
-    Covers what those shapes use: TypedDict, list, dict, Literal, unions and plain types. A key that is added to a
-    file after version 1 has to be NotRequired, so that files of older versions keep their shape.
-    """
-    if typing.is_typeddict(shape):
-        if not isinstance(value, dict):
-            return f"{at} is not an object"
-        for key, member in typing.get_type_hints(shape).items():
-            if key in value:
-                if problem := misfit(value[key], member, f"'{key}'"):
-                    return problem
-            elif key in shape.__required_keys__:
-                return f"'{key}' is missing"
-        return None
-    origin, arguments = typing.get_origin(shape), typing.get_args(shape)
-    if origin in (Union, types.UnionType):
-        problems = [misfit(value, argument, at) for argument in arguments]
-        return None if None in problems else problems[0]
-    if origin is NotRequired:
-        return misfit(value, arguments[0], at)
-    if origin is Literal:
-        fits = any(value == choice and type(value) is type(choice) for choice in arguments)
-        return None if fits else f"{at} has an unknown value"
-    if origin is list and isinstance(value, list):
-        return next((p for item in value if (p := misfit(item, arguments[0], f"{at} item"))), None)
-    if origin is dict and isinstance(value, dict):
-        return next((p for item in value.values() if (p := misfit(item, arguments[1], f"{at} member"))), None)
-    # JSON writes 0.0 as 0 in many languages; True is an int only in Python.
-    plain = (int, float) if shape is float else (shape,)
-    return None if type(value) in plain else f"{at} is of the wrong type"

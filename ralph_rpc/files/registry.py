@@ -6,7 +6,6 @@ durably: a power loss ends the runner too, and a refresh is at most ten seconds 
 """
 
 import os
-import stat
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
@@ -16,6 +15,7 @@ from ralph_rpc.files import identity
 from ralph_rpc.files.atomic import Unreadable, make_private_dir, read_json_object, write_atomic
 from ralph_rpc.files.clock import now_ms, parse_iso
 from ralph_rpc.files.paths import registry_dir
+from ralph_rpc.files.shapes import misfit
 from ralph_rpc.model.registry import RegistryEntry
 
 Liveness = Literal["alive", "stale", "dead"]
@@ -24,26 +24,6 @@ STALE_AFTER_MS = 30_000
 
 _LONGEST_SLUG = 180
 """Bytes, the suffix included: with the loop's name the file's name stays under 255."""
-
-_NUMBER = (int, float)
-_MEMBERS: dict[str, tuple[type, ...]] = {
-    "pid": (int,),
-    "pidStartTime": _NUMBER,
-    "bootId": (str,),
-    "cwd": (str,),
-    "ralphDir": (str,),
-    "name": (str,),
-    "kind": (str,),
-    "startedAt": (str,),
-    "lastSeen": (str,),
-    "status": (str,),
-    "iteration": (int,),
-    "maxIterations": (int,),
-    "model": (str, type(None)),
-    "provider": (str, type(None)),
-    "cost": _NUMBER,
-}
-
 
 class Found(NamedTuple):
     """An entry and the file that holds it."""
@@ -64,19 +44,19 @@ def entry_path(cwd: Path, name: str) -> Path:
     project = os.path.realpath(cwd)
     slug = os.fsencode(project.lstrip("/").replace("/", "-"))
     plain = registry_dir() / f"--{os.fsdecode(slug)}--{name}.json"
-    cut = slug[: _LONGEST_SLUG - 9].decode("utf-8", "ignore") if len(slug) > _LONGEST_SLUG else os.fsdecode(slug)
-    marked = registry_dir() / f"--{cut}~{_digest(project)}--{name}.json"
-    if len(slug) > _LONGEST_SLUG or _owner(marked) == (project, name):
+    short = slug[: _LONGEST_SLUG - len("~01234567")].decode("utf-8", "ignore")
+    marked = registry_dir() / f"--{short}~{_digest(project)}--{name}.json"
+    if len(slug) > _LONGEST_SLUG or _holder(marked, cwd, name) == "us" or _holder(plain, cwd, name) == "another":
         return marked
-    return plain if _owner(plain) in ((project, name), None) else marked
+    return plain
 
 
 def publish(path: Path | None, entry: RegistryEntry) -> Path:
     """Write the entry and return the file used: `path`, unless that is None or another project's by now."""
     make_private_dir(registry_dir())
-    owner = (os.path.realpath(entry["cwd"]), entry["name"])
-    if path is None or _owner(path) not in (owner, None):
-        path = entry_path(Path(entry["cwd"]), entry["name"])
+    cwd, name = Path(entry["cwd"]), entry["name"]
+    if path is None or _holder(path, cwd, name) == "another":
+        path = entry_path(cwd, name)
     write_atomic(path, orjson.dumps(entry) + b"\n", durable=False)
     return path
 
@@ -91,13 +71,12 @@ def entries() -> tuple[list[Found], list[Broken]]:
     found: list[Found] = []
     broken: list[Broken] = []
     try:
-        names = sorted(os.listdir(registry_dir()))
+        paths = sorted(registry_dir().iterdir())
     except FileNotFoundError:
         return [], []
-    for name in names:
-        if name.startswith(".") or not name.endswith(".json"):
+    for path in paths:
+        if path.name.startswith(".") or path.suffix != ".json":
             continue
-        path = registry_dir() / name
         try:
             entry = read_json_object(path)
         except Unreadable as problem:
@@ -105,8 +84,7 @@ def entries() -> tuple[list[Found], list[Broken]]:
             continue
         if entry is None:
             continue
-        reason = _problem(entry)
-        if reason:
+        if reason := misfit(entry, RegistryEntry):
             broken.append(Broken(path, reason))
         else:
             found.append(Found(path, cast(RegistryEntry, entry)))
@@ -121,23 +99,16 @@ def liveness(entry: RegistryEntry) -> Liveness:
     return "alive" if seen is not None and now_ms() - seen < STALE_AFTER_MS else "stale"
 
 
-def _owner(path: Path) -> tuple[str, str] | None:
-    """Return project and loop that a file belongs to; None for no file and for one that names nobody."""
+def _holder(path: Path, cwd: Path, name: str) -> Literal["nobody", "us", "another"]:
     try:
         entry = read_json_object(path)
     except Unreadable:
         # A power loss can leave an empty file, which is free to be replaced; a folder is not.
-        return ("", "") if path.is_dir() else None
-    if entry is None or not isinstance(entry.get("cwd"), str) or not isinstance(entry.get("name"), str):
-        return None
-    return os.path.realpath(entry["cwd"]), entry["name"]
-
-
-def _problem(entry: dict[str, object]) -> str | None:
-    for member, types in _MEMBERS.items():
-        if type(entry.get(member, _MEMBERS)) not in types:
-            return f"its {member} is missing or of the wrong type"
-    return None
+        return "another" if path.is_dir() else "nobody"
+    if entry is None or not isinstance(entry.get("cwd"), str):
+        return "nobody"
+    ours = entry["cwd"] in (str(cwd), os.path.realpath(cwd)) and entry.get("name") == name
+    return "us" if ours else "another"
 
 
 def _digest(project: str) -> str:

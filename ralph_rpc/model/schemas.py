@@ -10,8 +10,9 @@ import operator
 import sys
 import types
 from functools import cache, reduce
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints
 
 import orjson
 import typing_extensions
@@ -51,9 +52,10 @@ TITLES: dict[str, str] = {
 @cache
 def validator(name: str) -> TypeAdapter[Any]:
     """Pydantic's adapter of a shape: `.validate_python(value, strict=True)` and `.validate_json(data)`."""
-    shape = _pydantic(SHAPES[name])
-    if isinstance(get_args(shape), tuple) and not is_typeddict(shape):
-        shape = Annotated[shape, Field(discriminator="type")]
+    shape: Any = _pydantic(SHAPES[name])
+    if name == "event":
+        by_type: Any = Annotated[shape, Field(discriminator="type")]
+        return TypeAdapter(by_type)
     return TypeAdapter(shape)
 
 
@@ -85,7 +87,7 @@ def write(folder: Path) -> None:
 
 def _pydantic(hint: Any) -> Any:
     """The same type with every TypedDict replaced by its twin, however deep."""
-    if is_typeddict(hint):
+    if typing_extensions.is_typeddict(hint):
         return _twin(hint)
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Literal or not parts:
@@ -102,7 +104,7 @@ def _pydantic(hint: Any) -> Any:
 def _twin(shape: Any) -> Any:
     # Before Python 3.12 pydantic refuses typing's TypedDict; typing_extensions' own would cost every command its
     # import. Descriptions come along by hand, since pydantic looks for docstrings in the source of the class.
-    told = _descriptions(shape)
+    told = _descriptions(shape.__name__)
     fields = {}
     for key, hint in get_type_hints(shape, include_extras=True).items():
         optional = get_origin(hint) is NotRequired
@@ -110,13 +112,33 @@ def _twin(shape: Any) -> Any:
         if key in told:
             value = Annotated[value, Field(description=told[key])]
         fields[key] = typing_extensions.NotRequired[value] if optional else value
-    twin = typing_extensions.TypedDict(shape.__name__, fields)  # type: ignore[operator]  # made at run time
+    make: Any = typing_extensions.TypedDict  # to the type checkers its arguments must be literals
+    twin = make(shape.__name__, fields)
     twin.__doc__ = shape.__doc__
     return twin
 
 
-def _descriptions(shape: Any) -> dict[str, str]:
+@cache
+def _classes() -> dict[str, ast.ClassDef]:
+    modules = (commands, config, events, iteration, registry, state)
+    trees = [ast.parse(inspect.getsource(module)) for module in modules]
+    return {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _descriptions(name: str) -> dict[str, str]:
     """The docstrings below the fields of a class, its bases' included."""
-    bases = [base for base in types.get_original_bases(shape) if is_typeddict(base)] if _HAS_BASES else _bases(shape)
-    told = {key: text for base in bases for key, text in _descriptions(base).items()}
-    return told | _sources(sys.modules[shape.__module__]).get(shape.__name__, {})
+    shape = _classes().get(name)
+    if shape is None:
+        return {}
+    told: dict[str, str] = {}
+    for base in shape.bases:
+        told |= _descriptions(base.id) if isinstance(base, ast.Name) else {}
+    for field, below in pairwise(shape.body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=key)), ast.Expr(value=ast.Constant(value=str(text))):
+                told[key] = inspect.cleandoc(text)
+    return told
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

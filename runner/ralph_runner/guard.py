@@ -7,10 +7,9 @@ the lifeline). It holds the inherited tree lock until then. If the guard itself 
 SIGTERM from the kernel and the runner sweeps (`sweep` below); if both are killed, shell/orphans.py does at the
 next start. Other systems than Linux have no subreaper: there, what left the tree before the sweep is missed.
 
-To the runner, lines: `pid PID STARTTIME`, or `failed ERRNO`;
-at the end `exit CODE METHOD` (CODE: exit status, or
-minus the signal; METHOD: natural, eof, sigterm, sigkill). From the runner, bytes: `e` stdin was closed, `t` end
-the program politely, `k` end all now. Few imports, because every program run carries one interpreter of these.
+To the runner, lines: `pid PID STARTTIME`, or `failed ERRNO`; at the end `exit CODE METHOD` (CODE: exit status,
+or minus the signal; METHOD: natural, eof, sigterm, sigkill). From the runner, bytes: `e` stdin was closed, `t`
+end the program politely, `k` end all now. Few imports: every running program costs one interpreter with these.
 """
 
 from __future__ import annotations
@@ -148,6 +147,8 @@ class Guard:
         signal.signal(signal.SIGTERM, self.on_sigterm)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # A mask outlives fork and exec: what the runner's thread blocked would be blocked here and in the program.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         try:
             self.pid = _start(argv)
         except OSError as error:
@@ -265,7 +266,6 @@ def _start(argv: list[str]) -> int:
             for number in signal.valid_signals():
                 if number not in (signal.SIGKILL, signal.SIGSTOP):
                     _ignoring_errors(signal.signal, number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
             _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
             os.execvpe(argv[0], argv, os.environ)
         except OSError as error:
@@ -292,23 +292,31 @@ def _let_go_of_stdio() -> None:
 
 def _send(pid: int, process: Process, sig: int) -> None:
     # Through a pidfd, with a second look: the pid may have passed to a stranger since the table was read.
-    if process.zombie:
-        return
-    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
-        _ignoring_errors(os.kill, pid, sig)
-        return
-    try:
-        handle = os.pidfd_open(pid)
-    except OSError:
-        return
+    # To zombies too: a process whose first thread has ended looks like one while its other threads run.
+    handle = _open_pidfd(pid)
     try:
         now = _look(pid)
-        if now and now.start == process.start:
+        if process.start and (now is None or now.start != process.start):
+            return
+        if handle is None:
+            os.kill(pid, sig)
+        else:
             signal.pidfd_send_signal(handle, sig)
     except OSError:
         pass
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
+
+
+def _open_pidfd(pid: int) -> int | None:
+    # Missing on other systems, before Linux 5.3, and in Pythons built for older ones; some sandboxes refuse it.
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
 
 
 def _look(pid: int) -> Process | None:
@@ -324,6 +332,8 @@ def _look(pid: int) -> Process | None:
         os.close(fd)
     # Fields follow the last bracket: the name before it may hold anything.
     fields = stat[stat.rfind(b")") + 1 :].split()
+    if len(fields) < 20:
+        return None
     return Process(int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]), fields[0] in b"ZXx")
 
 
@@ -331,14 +341,16 @@ def _processes_by_ps() -> dict[int, Process]:
     import subprocess
 
     table = {}
-    listing = subprocess.run(["ps", "-axo", "pid=,ppid=,pgid=,stat="], stdout=subprocess.PIPE, check=False)
-    for line in listing.stdout.splitlines():
+    with subprocess.Popen(["ps", "-axo", "pid=,ppid=,pgid=,stat="], stdout=subprocess.PIPE) as ps:
+        listing = ps.communicate()[0]
+    for line in listing.splitlines():
         pid, parent, group, state = line.split()[:4]
         try:
             session = os.getsid(int(pid))
         except OSError:
             session = 0
         table[int(pid)] = Process(int(parent), int(group), session, 0, state.startswith(b"Z"))
+    table.pop(ps.pid, None)  # it lists itself
     return table
 
 

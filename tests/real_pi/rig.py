@@ -120,8 +120,7 @@ class Rig:
 
     def kill(self, pid: int, sig: int = signal.SIGKILL) -> None:
         """Signals a process of this loop."""
-        marks = Path(f"/proc/{pid}/cmdline").read_bytes()
-        assert str(self.paths.dir).encode() in marks or b"guard.py" in marks or b"--session-dir" in marks, marks
+        assert pid in self.pids(), "not a process of this loop"
         os.kill(pid, sig)
 
     def log(self) -> str:

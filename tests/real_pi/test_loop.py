@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ralph_rpc.demo.model import Reply
+from ralph_rpc.demo.model import Reply, Usage
 from tests.real_pi.rig import Rig, alive, git, new_project, user_texts, wait_for
 from tests.real_pi.scripted_model import (
     MODEL_ARGS,
@@ -332,7 +332,7 @@ def test_compaction_is_not_the_end_of_an_iteration(tmp_path: Path, pi: list[str]
             return Reply("a summary")
         if fresh(request):
             return bash("head -c 30000 /dev/zero | tr '\\0' 'x'")
-        return Reply("long words " * 50)
+        return Reply("long words " * 50, usage=Usage(5000, 200))
 
     with ScriptedModel(script) as model:
         agent = {"settings": {"compaction": {"enabled": True, "reserveTokens": 2000, "keepRecentTokens": 500}}}

@@ -1,12 +1,14 @@
-"""One pi, spoken to: its stdout recorded by a thread, its stdin fed without ever blocking, its stderr drained.
+"""One pi, spoken to: a thread records its stdout, its stdin is fed without blocking, its stderr is drained.
 
-Made by the shell for each pi, on the event loop's thread, where all methods and callbacks run. Lines are in the event
-log before their inputs are handed on, in pi's order. A log that cannot be written holds pi back instead of losing
-lines. If the machine dies here, whatever is in the log happened; a request without a reply may or may not have.
+Made by the shell for each pi, on the event loop's thread, where all methods and callbacks run. Lines are in
+the event log before their inputs are handed on, in pi's order. A log that cannot be written holds pi back,
+nothing is lost. If the machine dies here, what the log holds has happened; a request without a reply may or
+may not have.
 """
 
 import asyncio
 import codecs
+import contextlib
 import os
 import select
 import threading
@@ -48,7 +50,10 @@ class Child(Protocol):
 
 
 class PiClient:
-    """`on_inputs` gets what pi says in batches, `note` a line for runner.log; `iteration` is asked for the stamp."""
+    """`on_inputs` gets what pi says in batches, `note` single lines for runner.log.
+
+    `iteration` is asked for the number in the stamp, by the reader thread.
+    """
 
     def __init__(
         self,
@@ -77,9 +82,9 @@ class PiClient:
         self._reader.start()
 
     def send(self, command: str, **members: Any) -> str:
-        """Queue a request and return its id, which is the member `id` if there is one; never blocks, never fails.
+        """Queue a request and return its id, which is the member `id` if there is one.
 
-        The answer comes as a `Reply` with that id, or never.
+        Never blocks, never fails. The answer comes as a `Reply` with that id, or never.
         """
         self._sent += 1
         request = str(members.pop("id", f"{command}-{self._sent}"))
@@ -102,9 +107,10 @@ class PiClient:
         return self._stderr.tail()
 
     async def finish(self) -> Exit:
-        """Wait until pi's tree is gone and all it wrote has been recorded and handed on, then close its pipes.
+        """Wait until pi's tree is gone and all it wrote is recorded and handed on, then close its pipes.
 
-        After this no callback comes any more. May be called and cancelled any number of times.
+        After this no callback comes any more. PiExited is the caller's to say. May be called and cancelled
+        any number of times.
         """
         if self._end is None:
             self._end = asyncio.create_task(self._finish(), name="pi's end")
@@ -236,6 +242,7 @@ class _Reader(threading.Thread):
         self._on_inputs = deliver
         self._on_note = note
         self._loop = loop
+        self._log = log
         self._recorder = Recorder(_PatientLog(log, self), self._tell)
         self._wake_read, self._wake_write = os.pipe()
         self._until: float | None = None
@@ -246,21 +253,25 @@ class _Reader(threading.Thread):
         """Take what pi's pipe still holds, at most for DRAIN_S, and end. pi's tree must be gone."""
         self._until = time.monotonic() + DRAIN_S
         os.write(self._wake_write, b"x")
-        try:
-            async with asyncio.timeout(DRAIN_S):
-                await self._done.wait()
-        except TimeoutError:
+        for _ in range(2):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_S):
+                    await self._done.wait()
+            # A reader that is held by the log gives up now.
             self.stopping.set()
-            async with asyncio.timeout(DRAIN_S):
-                await self._done.wait()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        if (
+            self._done.is_set()
+        ):  # else it hangs in a write to the disk and must not find other files under these
+            os.close(self._wake_read)
+            os.close(self._wake_write)
 
     def run(self) -> None:
         try:
             self._read()
         except OSError as error:
             self._tell(f"what pi wrote last could not be logged: {error}")
+            with contextlib.suppress(OSError):
+                self._log.abandon_line()
         finally:
             self._call(self._done.set)
 
@@ -272,13 +283,9 @@ class _Reader(threading.Thread):
         waiting.register(self._fd, select.POLLIN)
         waiting.register(self._wake_read, select.POLLIN)
         spoken = 0.0
-        while True:
-            # Once pi's tree is gone, an empty pipe is the end, whoever else may hold it open.
-            ready = waiting.poll(None if self._until is None else 0)
-            if not any(fd == self._fd for fd, _ in ready):
-                if self._until is None:
-                    waiting.unregister(self._wake_read)
-                    continue
+        while not self.stopping.is_set():
+            # The wake-up means that pi's tree is gone: an empty pipe is then the end, whoever holds it open.
+            if not any(fd == self._fd for fd, _ in waiting.poll()):
                 break
             if self._until is not None and time.monotonic() > self._until:
                 break
@@ -302,8 +309,8 @@ class _Reader(threading.Thread):
         self._call(self._on_note, text)
 
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
-        # The loop is closed only when the runner ends by a bug of its own; then nobody listens any more.
-        if not self._loop.is_closed():
+        # A closed loop raises: the runner ends by a bug of its own, and nobody listens any more.
+        with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *arguments)
 
 

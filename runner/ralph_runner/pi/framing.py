@@ -1,8 +1,8 @@
 """pi's stdout into the event log: cuts the byte stream at LF, has the lines stamped, and appends them.
 
-Called by the client's reader thread alone, chunk by chunk; one append for all whole lines of a chunk. A line longer
-than STREAM_AT that need not be read goes to the log in pieces, so memory stays flat. If the machine dies here, the
-log ends in whole lines, or in one torn line that the next `EventLog.open` repairs.
+Called by the client's reader thread alone, chunk by chunk; one append for all whole lines of a chunk. A line
+longer than STREAM_AT that need not be read goes to the log in pieces, so memory stays flat. If the machine
+dies here, the log ends in whole lines, or in one torn line that the next `EventLog.open` repairs.
 """
 
 import codecs

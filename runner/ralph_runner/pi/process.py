@@ -158,12 +158,17 @@ class Guarded:
         return ended
 
     async def _said(self) -> AsyncIterator[list[str]]:
-        loop = asyncio.get_running_loop()
         rest = b""
-        while data := await loop.sock_recv(self._lifeline, 4096):
+        while data := await self._hear():
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 yield line.decode("ascii").split()
+
+    async def _hear(self) -> bytes:
+        try:
+            return await asyncio.get_running_loop().sock_recv(self._lifeline, 4096)
+        except ConnectionError:  # killed with a command of ours unread
+            return b""
 
     def _tell(self, command: bytes) -> None:
         # A guard that is gone needs no telling: `_watch` is dealing with it.
@@ -187,19 +192,10 @@ def _launch(
         if stdin_fd >= 0:
             os.set_blocking(stdin_fd, False)
         passed = [guards_end.fileno()] if tree_lock is None else [guards_end.fileno(), tree_lock]
-        command = [
-            sys.executable,
-            "-I",
-            "-S",
-            guard.__file__,
-            str(passed[0]),
-            str(tree_lock or -1),
-            "--",
-            *argv,
-        ]
+        fds = [str(passed[0]), "-1" if tree_lock is None else str(tree_lock)]
         with _spawning:
             process = subprocess.Popen(
-                command,
+                [sys.executable, "-I", "-S", guard.__file__, *fds, "--", *argv],
                 stdin=for_stdin,
                 stdout=for_stdout,
                 stderr=for_stderr,

@@ -1,8 +1,8 @@
 """pi's RPC protocol as values: lines in, inputs out; requests in, lines out. Pure, no I/O.
 
-`stamp.py` asks it what a line means, `client.py` builds requests with it. Parsing is tolerant: a member that a
-generation of pi lacks or spells otherwise gives None or an empty value, never an error. Only objects are ever
-encoded, because a bare `null` on its stdin ends pi.
+`stamp.py` asks it what a line means, `client.py` builds requests with it. Parsing is tolerant: a member that
+a generation of pi lacks or spells otherwise gives None or an empty value, never an error. Only objects are
+ever encoded, because a bare `null` on its stdin ends pi.
 """
 
 import json
@@ -70,7 +70,7 @@ def _line(message: Mapping[str, Any]) -> bytes:
 def decode(line: bytes) -> object:
     """The JSON value of a line; raises ValueError where it is none.
 
-    pi cuts texts anywhere, so lone surrogates come as escapes; orjson refuses them, the standard library does not.
+    pi cuts texts anywhere, so lone surrogates come as escapes: orjson refuses them, json does not.
     """
     try:
         return orjson.loads(line)
@@ -100,8 +100,8 @@ def parse(line: bytes) -> PiInput | None:
 def glimpse(head: bytes, tail: bytes) -> PiInput | None:
     """The input of a line of which only the first HEAD and the last TAIL bytes are at hand.
 
-    Answers for agent_start, agent_end, turn_start, turn_end and tool_execution_start/end, None for others. The
-    middle of these lines (tool results, all messages of a run) is never needed, and may have any size.
+    Answers for agent_start, agent_end, turn_start, turn_end and tool_execution_start/end, None for others.
+    The middle of these lines (tool results, all messages of a run) is never needed, and may have any size.
     """
     match head[9 : head.find(b'"', 9, 48)] if head.startswith(b'{"type":"') else b"":
         case b"agent_start":

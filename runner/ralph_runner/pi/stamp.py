@@ -1,14 +1,13 @@
-"""From pi's lines to the lines of events.jsonl: the `ralph` member added, repeated messages dropped (contract §3).
+"""From pi's lines to those of events.jsonl: the `ralph` member added, repeated messages dropped.
 
-Pure; `framing.py` calls it with blocks of whole lines. Speed is the point: a line that begins as pi's known lines
-do and ends in a brace is trusted and spliced without being parsed; only what the core needs, or nobody knows, is
-parsed. What comes out is always one JSON object a line, and equal to pi's less the two members of older pi.
+Pure; `framing.py` calls it with blocks of whole lines. Speed is the point: a line that begins as pi's known
+lines do and ends in a brace is trusted and spliced without being parsed; only what the core needs, or nobody
+knows, is parsed. A line comes out equal to pi's, less the two members of older pi that repeat the message.
 """
 
 import json
 import re
 from enum import Enum, auto
-from typing import Any
 
 import orjson
 
@@ -36,7 +35,8 @@ _CARE = {
     for care, kinds in {
         Care.NONE: (b"tool_execution_update", b"entry_appended"),
         Care.ENDS: (
-            b"agent_start", b"agent_end", b"turn_start", b"turn_end", b"tool_execution_start", b"tool_execution_end",
+            b"agent_start", b"agent_end", b"turn_start", b"turn_end",
+            b"tool_execution_start", b"tool_execution_end",
         ),
         Care.UPDATE: (b"message_update",),
     }.items()
@@ -92,16 +92,15 @@ def stamp_block(block: bytes, tail: bytes) -> tuple[bytes, list[PiInput]]:
 
 def _stamp_line(line: bytes, tail: bytes, out: list[bytes], inputs: list[PiInput]) -> None:
     care = care_of(line) if line.endswith(b"}") else Care.ALL
+    seen = glimpse(line, line[-TAIL:]) if care is Care.ENDS else None
     try:
         if care is Care.UPDATE:
             line = _without_repetition(line)
-        elif care is Care.ENDS:
-            _add(glimpse(line, line[-TAIL:]), inputs)
-        elif care is not Care.NONE:
+        elif care is not Care.NONE and seen is None:
             event = decode(line)
             if not isinstance(event, dict):
                 raise ValueError("not an object")
-            _add(interpret(event), inputs)
+            seen = interpret(event)
             line = line.strip(b" \t\r")
             if not event:
                 tail = tail[1:]  # no comma after the brace of {}
@@ -111,11 +110,8 @@ def _stamp_line(line: bytes, tail: bytes, out: list[bytes], inputs: list[PiInput
         line = line[:-1]
     out.append(line)
     out.append(tail)
-
-
-def _add(one: PiInput | None, inputs: list[PiInput]) -> None:
-    if one is not None:
-        inputs.append(one)
+    if seen is not None:
+        inputs.append(seen)
 
 
 def unparsed_head(raw: str) -> bytes:
@@ -126,10 +122,10 @@ def unparsed_head(raw: str) -> bytes:
 def _without_repetition(line: bytes) -> bytes:
     """A message_update without `message` and `assistantMessageEvent.partial`; ValueError where it is no JSON.
 
-    In a delta both stand last and, nearly always, are the same bytes twice. If they are, the line is proved to be
-    `…,"partial":X},"message":X}` without being parsed. A raw quote never stands inside a JSON string, so the first
-    `,"partial":` of a delta, which holds no keys of a user's, is that member. Every other case is cut member by
-    member, because a finished tool call may hold a key `partial` of its own.
+    In a delta both stand last and, nearly always, are the same bytes twice. If they are, the line is proved
+    to be `…,"partial":X},"message":X}` without being parsed: a bare quote never stands inside a JSON string,
+    so the first `,"partial":` of a delta, which holds no keys of a user's, is that member. Every other case
+    is cut member by member, because a finished tool call may hold a key `partial` of its own.
     """
     if _REPEATING_DELTA.match(line):
         start = line.find(_PARTIAL)
@@ -163,20 +159,17 @@ def _without_repetition(line: bytes) -> bytes:
 
 _KEY = re.compile(r'[ \t\r]*"((?:[^"\\]|\\.)*)"[ \t\r]*:[ \t\r]*')
 _NEXT = re.compile(r"[ \t\r]*([,}])")
-_scan_value: Any = json.JSONDecoder().scan_once  # typeshed lacks it; (text, index) -> (value, end)
+_decoder = json.JSONDecoder()
 
 
 def _members(text: str, at: int) -> tuple[list[tuple[str, str, str]], int]:
-    """Name, key with its colon, and value of each member of the object at `at`, as written; and where it ends."""
+    """Name, key with colon, and value of each member of the object at `at`, as written; and where it ends."""
     members: list[tuple[str, str, str]] = []
     while True:
         key = _KEY.match(text, at + 1)
         if key is None:
             raise ValueError("no member")
-        try:
-            _, end = _scan_value(text, key.end())
-        except StopIteration as error:
-            raise ValueError("no value") from error
+        end = _decoder.raw_decode(text, key.end())[1]
         members.append((key[1], key[0], text[key.end() : end]))
         following = _NEXT.match(text, end)
         if following is None:

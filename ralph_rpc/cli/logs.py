@@ -1,0 +1,256 @@
+"""`ralph-rpc logs`: what a loop did and does, readable or raw; and `follow`, which others use to watch a loop.
+
+It reads events.jsonl by offset and follows it over rotations by polling; it holds no lock and writes no file,
+so any number of them may run, and none of them matters to the loop.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+import click
+
+from ralph_rpc.cli.readable import Readable
+from ralph_rpc.errors import INTERRUPTED, RalphError, UsageError
+from ralph_rpc.files.atomic import Unreadable, read_json_object
+from ralph_rpc.files.eventreader import EventReader
+from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.loops import complete_names, loop_status, resolve_loop
+from ralph_rpc.text import count, inert_json, number, wants_colour
+from ralph_rpc.view import Event, View, parse_line
+
+_POLL_S = 0.1
+_LIVENESS_S = 1.0
+_LINES = 200
+_DEFAULT_BYTES = 4 << 20
+"""Without -n the last iteration is shown, unless it is longer than this."""
+_PLAIN_COLUMNS = 160
+
+
+@click.command()
+@click.argument("name", shell_complete=complete_names)
+@click.option("-f", "--follow", "following", is_flag=True, help="Go on until the loop ends.")
+@click.option("-n", "lines", type=click.IntRange(min=0), help="Only the last N events.")
+@click.option("--iteration", type=click.IntRange(min=1), help="Only this iteration.")
+@click.option("--raw", is_flag=True, help="The lines of events.jsonl as they are.")
+@click.option("--json", "as_json", is_flag=True, help="The same as --raw.")
+@click.option("--project", type=click.Path(path_type=Path), help="The project that the loop belongs to.")
+def logs(
+    name: str,
+    following: bool,
+    lines: int | None,
+    iteration: int | None,
+    raw: bool,
+    as_json: bool,
+    project: Path | None,
+) -> None:
+    """Show what a loop did: text, tool calls, iterations and their cost.
+
+    Without -n it begins with the last iteration that has ended.
+    """
+    if iteration is not None and lines is not None:
+        raise UsageError("-n and --iteration exclude each other", "leave one of them out")
+    paths = resolve_loop(name, project)
+    sink = _Raw(sys.stdout) if raw or as_json else _Text(sys.stdout)
+    only = None if iteration is None else _iteration_only(paths, iteration)
+    reader = EventReader.at(paths.events, only.start) if only else _recent(paths, lines)
+    try:
+        ended = _pump(paths, reader, sink, following, only)
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    finally:
+        sink.finish()
+        reader.close()
+    if only and not only.any:
+        raise RalphError(f"the log of iteration {iteration} is gone", "only the newest files are kept (--log-keep)")
+    if following and not only and not ended and _is_crashed(paths):
+        click.echo(f"ralph-rpc: the runner is gone. Try: ralph-rpc resume {paths.name}", err=True)
+
+
+def follow(paths: LoopPaths, out: TextIO, from_offset: int | None = None, until_end: bool = True) -> bool:
+    """Writes the log readably, from an offset (default: its beginning), until the loop or its runner ends.
+
+    Tells whether the last that it saw was the loop's regular end. Without `until_end` it returns at the
+    present end of the log. Ctrl-C (KeyboardInterrupt) and a closed `out` (BrokenPipeError) pass through.
+    """
+    reader = EventReader.at(paths.events, from_offset or 0)
+    sink = _Text(out)
+    try:
+        return _pump(paths, reader, sink, until_end, None)
+    finally:
+        sink.finish()
+        reader.close()
+
+
+class _Text:
+    """Lines of the log, made readable."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._view = View()
+        self._readable = Readable(wants_colour(out), _columns(out))
+        self._pieces: list[str] = []
+
+    def line(self, line: bytes) -> None:
+        event = parse_line(line)
+        for item in self._view.feed(event) if event else ():
+            self._pieces.append(self._readable.text(item))
+
+    def flush(self, at_end: bool) -> None:
+        if at_end:
+            self._pieces += [self._readable.text(item) for item in self._view.caught_up()]
+        self._write()
+
+    def finish(self) -> None:
+        self._pieces.append(self._readable.finish())
+        self._write()
+
+    def _write(self) -> None:
+        text = "".join(self._pieces)
+        self._pieces = []
+        if text:
+            # A terminal that is not UTF-8 gets question marks instead of an exception.
+            encoding = self._out.encoding or "utf-8"
+            self._out.write(text.encode(encoding, "replace").decode(encoding))
+            self._out.flush()
+
+
+class _Raw:
+    """Lines of the log as they are; on a terminal active characters become JSON escapes."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out: BinaryIO = out.buffer
+        self._escape = out.isatty()
+
+    def line(self, line: bytes) -> None:
+        if self._escape:
+            line = inert_json(line.decode("utf-8", "replace")).encode()
+        self._out.write(line + b"\n")
+
+    def flush(self, at_end: bool) -> None:
+        self._out.flush()
+
+    def finish(self) -> None:
+        self._out.flush()
+
+
+class _IterationOnly:
+    """Picks the lines of one iteration out of a log that is read from `start`."""
+
+    def __init__(self, number: int, start: int, end: int | None, began: bool) -> None:
+        self.start = start
+        self.any = False
+        self.done = False
+        self._number = number
+        self._end = end
+        self._began = began
+
+    def takes(self, offset: int, line: bytes) -> bool:
+        """Tell whether a line belongs to the iteration; `offset` is where it ends."""
+        border = _runner_event(line, "ralph_iteration_")
+        if border:
+            mine = border.get("iteration") == self._number
+            begins = border.get("type") == "ralph_iteration_start"
+            self.done = self._began and (mine != begins)
+            self._began = self._began or mine
+            taken = mine
+        else:
+            self.done = self._end is not None and offset > self._end
+            taken = self._began and not self.done
+        self.any = self.any or taken
+        return taken
+
+
+def _pump(
+    paths: LoopPaths, reader: EventReader, sink: _Text | _Raw, wait: bool, only: _IterationOnly | None
+) -> bool:
+    """Moves lines from the log to the sink; tells whether the last it saw was the loop's regular end."""
+    ended = False
+    checked = 0.0
+    last_look = not wait
+    missed = 0
+    while True:
+        batch = reader.read()
+        if reader.missed > missed:
+            gone = count(reader.missed - missed)
+            click.echo(f"ralph-rpc: {gone} bytes of the log are gone, rotated away before they were read", err=True)
+            missed = reader.missed
+        for offset, line in batch:
+            border = _runner_event(line, "ralph_loop_")
+            if border:
+                ended = border.get("type") == "ralph_loop_end"
+            if only is None or only.takes(offset, line):
+                sink.line(line)
+            if only and only.done:
+                return ended
+        sink.flush(at_end=not batch)
+        if batch:
+            continue
+        if last_look or ended:
+            return ended
+        now = time.monotonic()
+        if now - checked >= _LIVENESS_S:
+            checked = now
+            if loop_status(paths).runner == "dead":
+                # It may have written its last lines after our last read.
+                last_look = True
+                continue
+        time.sleep(_POLL_S)
+
+
+def _runner_event(line: bytes, prefix: str) -> Event | None:
+    """The parsed line if it is an event of the runner whose type begins with `prefix`."""
+    if prefix.encode() not in line[:80]:
+        return None
+    event = parse_line(line)
+    return event if event and str(event.get("type")).startswith(prefix) else None
+
+
+def _iteration_only(paths: LoopPaths, iteration: int) -> _IterationOnly:
+    record = _record(paths, iteration)
+    if record:
+        start, end = int(number(record.get("eventsFrom"))), int(number(record.get("eventsTo")))
+        return _IterationOnly(iteration, start, end, began=True)
+    state = loop_status(paths).state
+    newest = state["iteration"] if state else 0
+    if iteration > newest:
+        raise RalphError(f"'{paths.name}' has no iteration {iteration}", f"its newest is {newest}")
+    # It runs, or its record could not be written: it begins somewhere after the one before.
+    before = next((found for n in range(iteration - 1, 0, -1) if (found := _record(paths, n))), {})
+    return _IterationOnly(iteration, int(number(before.get("eventsTo"))), None, began=False)
+
+
+def _recent(paths: LoopPaths, lines: int | None) -> EventReader:
+    """A reader at the last `lines` events, by default at the last iteration that has ended."""
+    if lines is not None:
+        return EventReader.at_end(paths.events, lines=lines)
+    state = loop_status(paths).state
+    newest = state["iteration"] if state else 0
+    record = _record(paths, newest) or _record(paths, newest - 1)
+    reader = EventReader.at_end(paths.events, lines=_LINES)
+    start = int(number(record.get("eventsFrom"))) if record else 0
+    if record is None or reader.offset - start > _DEFAULT_BYTES:
+        return reader
+    reader.close()
+    return EventReader.at(paths.events, start)
+
+
+def _record(paths: LoopPaths, iteration: int) -> Event | None:
+    try:
+        return read_json_object(paths.iterations / f"{iteration:03}.json")
+    except (Unreadable, OSError):
+        return None
+
+
+def _is_crashed(paths: LoopPaths) -> bool:
+    return loop_status(paths).shown == "crashed"
+
+
+def _columns(out: TextIO) -> int:
+    """The width of the terminal that `out` is, or a fixed one, so that files are the same everywhere."""
+    try:
+        return os.get_terminal_size(out.fileno()).columns if out.isatty() else _PLAIN_COLUMNS
+    except (OSError, ValueError):
+        return _PLAIN_COLUMNS

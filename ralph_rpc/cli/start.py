@@ -1,0 +1,266 @@
+"""`ralph-rpc start`: creates a loop, starts its runner, and says where things are.
+
+Everything that can be checked is checked before anything is made. The runner is detached: this command may be ended at
+any time, and the loop goes on (except with --foreground, where Ctrl-C ends the loop, too).
+"""
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+import orjson
+
+from ralph_rpc import create, git, options
+from ralph_rpc.errors import ENDED_IN_ERROR, INTERRUPTED, OK, PiUnusable, UsageError
+from ralph_rpc.files import inbox, locks, registry
+from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.launch import await_started, launch, pi_argv
+from ralph_rpc.loops import check_name, loop_status
+from ralph_rpc.model.config import Config
+from ralph_rpc.model.state import ENDED, State
+from ralph_rpc.option_kinds import read_text
+from ralph_rpc.pi_install import check_version, find_pi, numbers, probe_version
+from ralph_rpc.prompt import DEFAULT_REFLECT, first_prompt
+from ralph_rpc.tasks import keep, task_text
+from ralph_rpc.text import inert
+
+START_PATIENCE_S = 90.0
+APPROVE_SINCE = "0.79.0"
+
+
+@click.command(cls=options.OptionsCommand)
+@click.argument("name")
+@click.option("--task", metavar="FILE", help="The file that holds the task; - is stdin.")
+@click.option("-m", "--message", metavar="TEXT", help="The task itself.")
+@click.option("--foreground", is_flag=True, help="Stay and show what happens; the exit code tells the outcome.")
+@click.option("--dry-run", is_flag=True, help="Show pi's command, the prompt and all options; start nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.option("--project", type=click.Path(path_type=Path), help="The project's folder [the current one].")
+@options.click_options
+@click.pass_context
+def start(
+    ctx: click.Context,
+    /,
+    name: str,
+    task: str | None,
+    message: str | None,
+    foreground: bool,
+    dry_run: bool,
+    as_json: bool,
+    project: Path | None,
+    **cli: Any,
+) -> None:
+    """Create the loop NAME in this project and start it.
+
+    The task comes from -m, --task, .ralph/NAME/task.md, or your editor. A loop of that name that has ended makes room:
+    its files move to .ralph/.archive.
+    """
+    check_name(name)
+    if foreground and as_json:
+        raise UsageError("--foreground and --json exclude each other", "see: ralph-rpc logs NAME -f --json")
+    paths = LoopPaths.of((project or Path.cwd()).expanduser().resolve(), name)
+    create.check_writable(paths.project)
+    resolved = options.resolve(cli, paths.project, os.environ)
+    config = with_pi(resolved.config)
+    create.check_startable(paths)
+    if config["worktree"] is not None:
+        git.check_worktree(paths.project, paths.worktree, config["worktree"])
+    text = task_text(paths, task, message)
+    reflect = _reflection(paths, resolved) if config["reflectEvery"] else None
+    if dry_run:
+        _show_plan(paths, resolved, config, text, reflect, as_json)
+        return
+    typed = text if task is None and message is None else None
+    with _task_survives(paths, typed):
+        creation, pid = _launched(paths, config, text, reflect)
+        code = attend(paths, pid, foreground, as_json, creation)
+    if creation.archived_to is not None and not foreground and not as_json:
+        click.echo(f"  before  {creation.archived_to}")
+    ctx.exit(code)
+
+
+def _reflection(paths: LoopPaths, resolved: options.Resolved) -> str:
+    """The reflection prompt: the one given, else the loop's own, else ours."""
+    if resolved.reflect is not None:
+        return resolved.reflect
+    return read_text(paths.reflect) if paths.reflect.exists() else DEFAULT_REFLECT
+
+
+def _launched(paths: LoopPaths, config: Config, text: str | None, reflect: str | None) -> tuple[create.Creation, int]:
+    """Makes the loop and starts its runner; a failure leaves nothing behind. Returns the runner's pid, too."""
+    creation = create.create(paths, config, text, reflect)
+    try:
+        if config["worktree"] is not None:
+            creation.with_worktree = not paths.worktree.exists()
+            git.add_worktree(paths.project, paths.worktree, config["worktree"])
+        return creation, launch(paths, creation.lock, resume=False)
+    except BaseException:
+        creation.undo()
+        creation.lock.release()
+        raise
+
+
+@contextmanager
+def _task_survives(paths: LoopPaths, typed: str | None) -> Iterator[None]:
+    """A task that came from the editor exists nowhere else: where the start fails, it is kept."""
+    try:
+        yield
+    except BaseException:
+        if typed is not None:
+            click.echo(f"Your task is kept in {keep(paths, typed)}", err=True)
+        raise
+
+
+def with_pi(config: Config) -> Config:
+    """The options with the pi that is really there; PiUnusable or UsageError where it cannot serve."""
+    # The last word: a stored command may be node and pi's script, and node may have been updated since.
+    pi = find_pi(config["pi"][-1] if config["pi"] else None)
+    version = pi.version
+    if version is None:
+        # Only for wrappers, whose package cannot be found: asking costs a second.
+        version = probe_version(pi)
+        if version is None:
+            raise PiUnusable(f"{pi.command[-1]} does not say a version of pi", "Is it pi? Try it with --version")
+    check_version(type(pi)(pi.command, version, pi.source))
+    config = {**config, "pi": pi.command, "piVersion": version}
+    check_approve(config)
+    return config
+
+
+def check_approve(config: Config) -> None:
+    """Raises UsageError where pi would end at once because it does not know --approve."""
+    version = config["piVersion"]
+    if config["approve"] is not None and version is not None and numbers(version) < numbers(APPROVE_SINCE):
+        flag = "--approve" if config["approve"] else "--no-approve"
+        raise UsageError(f"pi {version} does not know {flag}", f"it needs {APPROVE_SINCE}; older pi always trusts the project")
+
+
+def attend(
+    paths: LoopPaths, pid: int, foreground: bool, as_json: bool, creation: create.Creation | None, offset: int = 0
+) -> int:
+    """Waits until the loop works and says where things are, or stays with it; returns the exit code.
+
+    `offset` is where the log of this run begins. Raises RalphError where pi could not be used.
+    """
+    if foreground:
+        return _stay(paths, pid, creation, offset)
+    try:
+        state = _begun(paths, pid, creation)
+    except KeyboardInterrupt:
+        click.echo(f"\n{paths.name} goes on starting by itself; end it with: ralph-rpc stop {paths.name} --now", err=True)
+        raise
+    if as_json:
+        shown = state or {"name": paths.name, "ralphDir": str(paths.dir), "status": "starting"}
+        click.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
+    elif state is not None and state["status"] in ENDED:
+        reason = state["error"] or state["stopReason"]
+        click.echo(inert(f"{paths.name}: {state['status']} already ({reason})", keep_newlines=False))
+    else:
+        _say_where(paths, pid, state)
+    return ENDED_IN_ERROR if state is not None and state["status"] == "error" else OK
+
+
+def _begun(paths: LoopPaths, pid: int, creation: create.Creation | None) -> State | None:
+    """The first state that is not `starting`, None where that takes too long. RalphError where pi was of no use."""
+    state = await_started(paths, pid, START_PATIENCE_S)
+    if state is not None and state["status"] == "error" and _never_worked(state):
+        if creation is not None:
+            _withdraw(creation)
+        raise PiUnusable(state["error"] or "pi cannot be used", "Nothing was started")
+    return state
+
+
+def _never_worked(state: State) -> bool:
+    """True if no model has answered, in this run or any before it."""
+    by_itself = state["stopReason"] in ("auth", "crash", "failures")
+    return by_itself and state["stats"]["turns"] <= 1 and state["stats"]["tokensOut"] == 0
+
+
+def _withdraw(creation: create.Creation) -> None:
+    """Nothing half-created is left behind by a start whose pi could not be used."""
+    paths = creation.paths
+    lock = locks.acquire(paths.runner_lock, 10.0)
+    # Without the lock, somebody else has begun here already.
+    if lock is not None:
+        with lock:
+            registry.remove(registry.entry_path(paths.project, paths.name))
+            creation.undo()
+            creation.archived_to = None
+
+
+def _say_where(paths: LoopPaths, pid: int, state: State | None) -> None:
+    where = "" if paths.project == Path.cwd() else f" --project {shlex.quote(str(paths.project))}"
+    name = paths.name + where
+    status = state["status"] if state else "still starting"
+    lines = [
+        f"{paths.name}: {status}, runner {pid}" + (f", pi {state['piVersion']}, {state['model']}" if state else ""),
+        f"  files   {paths.dir}",
+        f"  watch   ralph-rpc logs {name} -f      ralph-rpc status {name}",
+        f"  steer   ralph-rpc steer {name} 'what to do instead'",
+        f"  stop    ralph-rpc stop {name}      (after this iteration; --now: at once)",
+    ]
+    click.echo(inert("\n".join(lines)))
+
+
+def _stay(paths: LoopPaths, pid: int, creation: create.Creation | None, offset: int) -> int:
+    """Shows the loop until it ends; the exit code tells how. Ctrl-C or SIGTERM ends the loop, a second one kills it."""
+    from ralph_rpc.cli.control import end_runner
+    from ralph_rpc.cli.logs import follow
+    from ralph_rpc.cli.wait import await_end, outcome_code
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        _begun(paths, pid, creation)
+        try:
+            follow(paths, sys.stdout, offset)
+        except BrokenPipeError:
+            # Nobody looks any more, but somebody waits for the outcome.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return outcome_code(await_end(paths).shown)
+    except KeyboardInterrupt:
+        click.echo("\nending the loop; once more kills it", err=True)
+    try:
+        if loop_status(paths).runner != "dead":
+            inbox.drop(paths.inbox, "stop", {"when": "now"})
+            await_end(paths)
+    except KeyboardInterrupt:
+        if loop_status(paths).runner != "dead":
+            end_runner(paths)
+    return INTERRUPTED
+
+
+def _show_plan(
+    paths: LoopPaths, resolved: options.Resolved, config: Config, text: str | None, reflect: str | None, as_json: bool
+) -> None:
+    """What `start` would do."""
+    cwd = paths.worktree if config["worktree"] else paths.project
+    argv = pi_argv(config, paths.sessions)
+    task = text if text is not None else read_text(paths.task)
+    told = str(paths.task if config["worktree"] else paths.task.relative_to(paths.project))
+    prompt = first_prompt(config, task, told, reflect)
+    values: Mapping[str, Any] = {**config, "reflect": resolved.reflect}
+    effective = {
+        option.name: {"value": values[option.key or option.name], "origin": resolved.origins[option.name]}
+        for option in options.OPTIONS
+    }
+    if as_json:
+        plan = {"argv": argv, "cwd": str(cwd), "prompt": prompt, "options": effective}
+        click.echo(orjson.dumps(plan, option=orjson.OPT_INDENT_2).decode())
+        return
+    width = max(map(len, effective)) + 2
+    rows = "\n".join(
+        f"  {name:{width}}{orjson.dumps(one['value']).decode():<34} {one['origin']}" for name, one in effective.items()
+    )
+    click.echo(
+        inert(f"pi:\n  {shlex.join(argv)}\nin:\n  {cwd}\n\noptions:\n{rows}\n\nprompt:\n\n{prompt}\n\nNothing was started.")
+    )

@@ -1,0 +1,165 @@
+"""Makes the folder of a loop, and takes back what it made when the start fails.
+
+Called by `start` under the runner lock. If the machine dies here, a folder without state.json is left, which is no
+loop yet: the next `start` of that name goes on in it. An earlier, ended run is moved aside, never overwritten.
+"""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ralph_rpc import git
+from ralph_rpc.errors import AlreadyRunning, UsageError
+from ralph_rpc.files import locks, records
+from ralph_rpc.files.atomic import Unreadable, ensure_ralph_dir, make_private_dir, write_atomic
+from ralph_rpc.files.locks import Lock
+from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.model.config import Config
+from ralph_rpc.model.state import ENDED
+
+_STAYS = ("inbox", "worktree", "runner.lock", "tree.lock")
+"""What an earlier run leaves to the next: commands not taken yet, the worktree, and the locks, which never move."""
+
+
+def check_startable(paths: LoopPaths) -> None:
+    """Raises AlreadyRunning or UsageError where a loop of that name stands in the way. Changes nothing."""
+    if locks.is_held(paths.runner_lock):
+        raise _running(paths)
+    _check_left_behind(paths)
+
+
+def _check_left_behind(paths: LoopPaths) -> None:
+    if not paths.state.exists():
+        return
+    try:
+        state = records.read_state(paths)
+    except Unreadable:
+        state = None
+    if state is None or state["status"] not in ENDED:
+        why = f"its runner died while it was {state['status']}" if state else "its state.json cannot be read"
+        raise UsageError(
+            f"loop {paths.name!r} has not ended: {why}",
+            f"go on with: ralph-rpc resume {paths.name}, or remove it: ralph-rpc clean {paths.name}",
+        )
+
+
+def check_writable(project: Path) -> None:
+    """Raises UsageError unless loops can live in that folder."""
+    ralph = project / ".ralph"
+    if not project.is_dir():
+        raise UsageError(f"{project} is not a folder", "--project takes the folder of the project")
+    if ralph.exists() and not ralph.is_dir():
+        raise UsageError(f"{ralph} is in the way: it is not a folder", "move it away")
+    where = ralph if ralph.exists() else project
+    probe = where / f".tmp-probe-{time.time_ns()}"
+    try:
+        # access(2) says yes to root on a read-only file system, too.
+        probe.touch(0o600)
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"cannot write in {where}: {error.strerror}", "loops live in the project's .ralph") from None
+
+
+@dataclass
+class Creation:
+    """A loop's folder in the making, under its lock; `undo` takes back what was made."""
+
+    paths: LoopPaths
+    lock: Lock
+    is_new: bool
+    """The folder was not there before."""
+    kept: frozenset[str] = frozenset()
+    """Names in the folder that this start did not make."""
+    archived_to: Path | None = None
+    with_worktree: bool = False
+    """`--worktree` made one that was not there before."""
+
+    def undo(self) -> None:
+        """Removes what this start made and puts an earlier run back. The caller holds the lock."""
+        paths = self.paths
+        if self.with_worktree:
+            git.remove_worktree(paths.project, paths.worktree, force=True)
+        if self.is_new:
+            # With the lock's file: one who waits for it finds no folder, and makes it anew.
+            shutil.rmtree(paths.dir, ignore_errors=True)
+            return
+        for path in list(paths.dir.iterdir()):
+            if path.name not in self.kept and path.name not in _STAYS:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        if self.archived_to is not None:
+            for path in list(self.archived_to.iterdir()):
+                path.rename(paths.dir / path.name)
+            self.archived_to.rmdir()
+
+
+def create(paths: LoopPaths, config: Config, task: str | None, reflect: str | None) -> Creation:
+    """The folder, with everything that a runner needs in it, under the runner lock.
+
+    Raises AlreadyRunning where somebody else has the lock, and what check_startable raises.
+    """
+    ensure_ralph_dir(paths.project)
+    is_new, lock = _locked(paths)
+    creation = Creation(paths, lock, is_new)
+    try:
+        _check_left_behind(paths)  # again: another start may have come and gone since the first look
+        if paths.state.exists() or _differs(paths.task, task):
+            creation.archived_to = _archive(paths)
+        creation.kept = frozenset(path.name for path in paths.dir.iterdir())
+        for folder in (paths.inbox, paths.rejected, paths.iterations, paths.sessions):
+            make_private_dir(folder)
+        if task is not None:
+            write_atomic(paths.task, task.encode())
+        if reflect is not None:
+            write_atomic(paths.reflect, reflect.encode())
+        records.write_config(paths, config)
+    except BaseException:
+        creation.undo()
+        lock.release()
+        raise
+    return creation
+
+
+def _locked(paths: LoopPaths) -> tuple[bool, Lock]:
+    """Whether the folder is new, and its runner lock."""
+    is_new = False
+    for _ in range(3):
+        is_new = is_new or not paths.dir.exists()
+        make_private_dir(paths.dir)
+        try:
+            lock = locks.acquire(paths.runner_lock)
+        except FileNotFoundError:
+            continue  # a start that failed in this instant has removed its folder
+        if lock is not None:
+            return is_new, lock
+        break
+    raise _running(paths)
+
+
+def _differs(path: Path, text: str | None) -> bool:
+    """A file that `text` would overwrite."""
+    return text is not None and path.exists() and path.read_bytes() != text.encode()
+
+
+def _archive(paths: LoopPaths) -> Path:
+    """Moves what is there aside, file by file; its task is copied, so that a start without one repeats it."""
+    folder = paths.dir.parent / ".archive"
+    make_private_dir(folder)
+    place = folder / f"{paths.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if place.exists():
+        place = place.with_name(f"{place.name}-{time.time_ns()}")
+    make_private_dir(place)
+    # state.json last: while it is there, a start that dies here leaves an ended loop, of which the next moves the rest.
+    for path in sorted(paths.dir.iterdir(), key=lambda path: path == paths.state):
+        if path.name not in _STAYS and path != paths.task:
+            path.rename(place / path.name)
+    if paths.task.exists():
+        shutil.copy2(paths.task, place / paths.task.name)
+    return place
+
+
+def _running(paths: LoopPaths) -> AlreadyRunning:
+    return AlreadyRunning(
+        f"loop {paths.name!r} is already running in {paths.project}",
+        f"see: ralph-rpc status {paths.name}, or end it: ralph-rpc stop {paths.name}",
+    )

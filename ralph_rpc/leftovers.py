@@ -1,0 +1,212 @@
+"""What dead runners leave behind: processes, registry entries, temporary folders.
+
+Looked for by `clean` and `doctor`. A runner is dead when nobody holds its loop's lock, whatever the files
+say. Looking changes nothing. Processes are known by pid and start time, so that no signal ever reaches
+another process that got the pid.
+"""
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from ralph_rpc.files import identity, locks, records, registry
+from ralph_rpc.files.atomic import Unreadable
+from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.model.state import ENDED, State
+
+MARK = "RALPH_LOOP_DIR"
+"""In the environment of pi and of everything that it starts."""
+TERM_S = 2.0
+"""From SIGTERM to SIGKILL."""
+KILL_S = 5.0
+"""What outlives SIGKILL for so long hangs in the kernel."""
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A process of a loop whose runner and guard are dead."""
+
+    pid: int
+    start: float
+    loop: LoopPaths
+    command: str
+
+
+def orphans(projects: Collection[Path]) -> list[Orphan]:
+    """Every process that a dead runner left, of loops in these projects or in the registry.
+
+    Others of this user may belong to another registry, whose runners cannot be judged from here. This process
+    and its ancestors are no orphans.
+    """
+    entries = [found.entry for found in _entries()[0]]
+    registered = {Path(entry["ralphDir"]) for entry in entries}
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    # A runner that was started by a loop's agent carries that loop's mark, and is its own master.
+    own |= {entry["pid"] for entry in entries if registry.liveness(entry) != "dead"}
+    held: dict[LoopPaths, bool] = {}
+    found = []
+    for process in psutil.process_iter():
+        start = None if process.pid in own else identity.start_time(process.pid)
+        if start is None:
+            continue
+        try:
+            if process.uids().effective != os.geteuid():
+                continue
+            folder = process.environ().get(MARK, "")
+            command = " ".join(process.cmdline())
+        except (psutil.Error, OSError):  # gone, or it hides its environment
+            continue
+        loop = LoopPaths(Path(folder))
+        if not folder or (loop.dir not in registered and loop.project not in projects):
+            continue
+        if loop not in held:
+            held[loop] = is_busy(loop)
+        if not held[loop]:
+            found.append(Orphan(process.pid, start, loop, command))
+    return found
+
+
+def is_busy(loop: LoopPaths) -> bool:
+    """Whether its runner lives, or a guard still ends its processes."""
+    return locks.is_held(loop.runner_lock) or locks.is_held(loop.tree_lock)
+
+
+def end(found: Iterable[Orphan]) -> list[Orphan]:
+    """End these processes, first gently; return those that are left.
+
+    Each loop's lock is held meanwhile, so that no new runner comes between; the processes of a loop that has
+    one again are left to it.
+    """
+    left = []
+    by_loop: dict[LoopPaths, list[Orphan]] = {}
+    for orphan in found:
+        by_loop.setdefault(orphan.loop, []).append(orphan)
+    for loop, group in by_loop.items():
+        if not loop.dir.is_dir():
+            left += _end(group)
+            continue
+        lock = locks.acquire(loop.runner_lock)
+        if lock is not None:
+            with lock:
+                left += _end(group)
+    return left
+
+
+def _end(group: list[Orphan]) -> list[Orphan]:
+    boot = identity.boot_id()
+    for orphan in group:
+        identity.signal_same(orphan.pid, orphan.start, boot, signal.SIGTERM)
+        identity.signal_same(orphan.pid, orphan.start, boot, signal.SIGCONT)
+    left = _alive(group, boot, TERM_S)
+    for orphan in left:
+        identity.signal_same(orphan.pid, orphan.start, boot, signal.SIGKILL)
+    return _alive(left, boot, KILL_S)
+
+
+def _alive(group: list[Orphan], boot: str, patience_s: float) -> list[Orphan]:
+    """Those that are still there when all are gone or the patience is."""
+    deadline = time.monotonic() + patience_s
+    while group := [orphan for orphan in group if identity.is_same(orphan.pid, orphan.start, boot)]:
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(_POLL_S)
+    return group
+
+
+@dataclass(frozen=True)
+class DeadEntry:
+    """A file of the registry without a runner behind it."""
+
+    path: Path
+    what: str
+    """`<name> in <project>`, or the file's name where it cannot be read."""
+    reason: str
+    loop: LoopPaths | None
+    resumable: bool
+    """Its loop is there and has crashed or ended in error: the entry is how `list --all` finds it."""
+
+
+def dead_entries() -> list[DeadEntry]:
+    """Every registry entry whose runner is dead or whose loop is gone, and every file that is no entry."""
+    found, broken = _entries()
+    dead = [
+        DeadEntry(one.path, one.path.name, one.reason, None, False) for one in broken if not one.path.is_dir()
+    ]
+    for one in found:
+        loop = LoopPaths(Path(one.entry["ralphDir"]))
+        if registry.liveness(one.entry) != "dead" or locks.is_held(loop.runner_lock):
+            continue
+        what = f"{one.entry['name']} in {one.entry['cwd']}"
+        if not loop.dir.is_dir():
+            dead.append(DeadEntry(one.path, what, "its folder is gone", loop, False))
+            continue
+        state = read_state(loop)
+        done = state is not None and state["status"] in ENDED and state["status"] != "error"
+        reason = "its loop has ended" if done else "its runner is dead"
+        dead.append(DeadEntry(one.path, what, reason, loop, not done))
+    return dead
+
+
+def _entries() -> tuple[list[registry.Found], list[registry.Broken]]:
+    try:
+        return registry.entries()
+    except OSError:  # no folder that can be read, so there is nothing in it for us
+        return [], []
+
+
+def forget(entry: DeadEntry) -> bool:
+    """Remove the entry, unless a runner has come to life behind it; tell whether it is gone."""
+    if entry.loop is None or not entry.loop.dir.is_dir():
+        registry.remove(entry.path)
+        return True
+    lock = locks.acquire(entry.loop.runner_lock)
+    if lock is None:
+        return False
+    with lock:
+        registry.remove(entry.path)
+    return True
+
+
+def read_state(loop: LoopPaths) -> State | None:
+    """The loop's state; None where it is missing or cannot be read."""
+    try:
+        return records.read_state(loop)
+    except Unreadable:
+        return None
+
+
+def temp_dir(loop: LoopPaths) -> Path | None:
+    """The temporary folder that the loop's dead runner could not remove.
+
+    Only one that is where such folders are made, has our name and is ours: state.json is no reason to delete
+    anything else.
+    """
+    state = read_state(loop)
+    named = state["tmpDir"] if state is not None else None
+    if not named:
+        return None
+    path = Path(named)
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    ours = path.is_dir() and not path.is_symlink() and status.st_uid == os.geteuid()
+    here = path.parent.resolve() == Path(tempfile.gettempdir()).resolve()
+    return path if ours and here and path.name.startswith(f"ralph-{loop.name}-") else None
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder and all below it, folders without write permission included. Raises OSError."""
+    for folder, _, _ in os.walk(path):
+        mode = os.lstat(folder).st_mode
+        if mode & 0o700 != 0o700:
+            os.chmod(folder, mode | 0o700, follow_symlinks=False)  # noqa: PTH101
+    shutil.rmtree(path)

@@ -1,0 +1,270 @@
+"""The demo: its scripted agent against real pi, and the whole command as a person runs it."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from ralph_rpc.cli.demo import demo
+from ralph_rpc.demo import agent
+from ralph_rpc.demo.model import Model, Request, write_models_json
+from ralph_rpc.errors import PiUnusable
+from ralph_rpc.pi_install import Pi, installed_where
+from tests.real_pi import provision
+from tests.real_pi.bare_client import BareClient
+from tests.real_pi.scripted_model import MODEL_ARGS, pi_env
+
+PROMPT = "Task (iteration 1), from .ralph/demo/task.md:\n\ndo the next item"
+
+
+def executable(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def result(text: str) -> Request:
+    return {"role": "tool", "tool_call_id": "call_0", "content": text}
+
+
+class Steers:
+    """Counts the calls of `steer_now`."""
+
+    count = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+
+
+def turns(task: str, *, steer: bool) -> list[str]:
+    """One whole session of the agent with an imaginary pi; returns what was said and called, turn by turn."""
+    conversation: list[Request] = [{"role": "user", "content": PROMPT}]
+    slug = agent.FILES["slug.py"]
+    said: list[str] = []
+    while True:
+        steers = Steers()
+        reply = agent.reply({"messages": conversation}, steers)
+        said.append(" ".join([*(name for name, _ in reply.tool_calls), *["steer_now"] * steers.count]))
+        calls = [
+            {
+                "id": f"call_{n}",
+                "type": "function",
+                "function": {"name": name, "arguments": json.dumps(arguments)},
+            }
+            for n, (name, arguments) in enumerate(reply.tool_calls)
+        ]
+        conversation.append({"role": "assistant", "content": reply.text, "tool_calls": calls})
+        for name, arguments in reply.tool_calls:
+            read = task if "task.md" in str(arguments.get("path")) else slug
+            conversation.append(result(read if name == "read" else "ok"))
+        if steers.count and steer:
+            conversation.append({"role": "user", "content": agent.STEER})
+        if not reply.tool_calls:
+            return [*said, reply.text]
+
+
+def ticked(items: int) -> str:
+    task = agent.TASK
+    for item in range(1, items + 1):
+        task = task.replace(f"- [ ] {item}.", f"- [x] {item}.")
+    return task
+
+
+def test_the_agent_does_one_item_and_claims_completion_only_after_the_last() -> None:
+    for done in (0, 1, 2):
+        *said, last = turns(ticked(done), steer=False)
+        wanted = ["read read", "write write", "bash", "edit", ""]
+        if done == 1:
+            wanted[1] = "write write steer_now"
+        assert said == wanted
+        assert last.endswith(f"\n\n{agent.MARKER}") == (done == 2)
+
+
+def test_the_agent_follows_the_operator_in_the_middle_of_an_item() -> None:
+    *said, _ = turns(ticked(1), steer=True)
+    assert said == ["read read", "write write steer_now", "write write", "bash", "edit", ""]
+
+
+def test_a_finished_task_is_claimed_again_at_once() -> None:
+    *said, last = turns(ticked(3), steer=False)
+    assert said == ["read read", ""]
+    assert last.endswith(agent.MARKER)
+
+
+@pytest.mark.parametrize("wish", [False, True])
+@pytest.mark.parametrize("item", [1, 2, 3])
+def test_what_the_agent_writes_passes_its_own_tests(tmp_path: Path, item: int, wish: bool) -> None:
+    (tmp_path / "slug.py").write_text(agent.slug_py(item, wish))
+    (tmp_path / "test_slug.py").write_text(agent.tests_py(item, wish))
+    done = subprocess.run(agent.VERIFY.split(), cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"Ran {item + wish} test" in done.stderr
+
+
+@pytest.mark.pi
+@pytest.mark.parametrize("version", provision.VERSIONS)
+def test_real_pi_does_the_whole_job_in_three_fresh_sessions(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_leftovers: None
+) -> None:
+    pi = provision.provide(version)
+    provision.use(pi, monkeypatch)
+    project = tmp_path / "project"
+    task = project / ".ralph/demo/task.md"
+    task.parent.mkdir(parents=True)
+    task.write_text(agent.TASK)
+    (project / ".gitignore").write_text(".ralph/\nsessions/\n")
+    for name in ("slug.py", "test_slug.py"):
+        (project / name).write_text(agent.FILES[name])
+    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+    clients: list[BareClient] = []
+    steers: list[str] = []
+
+    def steer_now() -> None:
+        steers.append(agent.STEER)
+        clients[0].send("steer", id="steer", message=agent.STEER)
+
+    with Model(lambda request, number: agent.reply(request, steer_now)) as model:
+        write_models_json(tmp_path / "pi-agent", model.port)
+        env = pi_env(tmp_path / "pi-agent")
+        with BareClient(pi.command, cwd=project, env=env, args=MODEL_ARGS) as client:
+            clients.append(client)
+            for item in (1, 2, 3):
+                client.ask("new_session")
+                client.ask("prompt", message=PROMPT)
+                client.settled()
+                assert f"- [x] {item}." in task.read_text()
+        firsts = [r for r in model.requests if sum(m["role"] != "system" for m in r["messages"]) == 1]
+    assert len(firsts) == 3, "each session began with an empty context"
+    assert steers == [agent.STEER]
+    assert agent.AMPERSAND in (project / "slug.py").read_text()
+    subjects = subprocess.check_output(["git", "log", "--format=%s"], cwd=project, text=True).splitlines()
+    assert subjects == [f"slugify: {title}" for title in ("length", "accents", "lower case and hyphens")]
+    subprocess.run(agent.VERIFY.split(), cwd=project, check=True, capture_output=True)
+
+
+def test_without_pi_and_without_a_terminal_nothing_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = CliRunner().invoke(demo, [])
+    assert isinstance(result.exception, PiUnusable)
+    assert result.exception.message == "pi is not on PATH"
+    assert "ralph-rpc demo --yes" in result.exception.hint
+
+
+def test_a_pi_that_is_too_old_is_replaced_by_an_installed_one_for_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executable(tmp_path / "bin/pi", "#!/bin/sh\necho 0.60.0\n")
+    executable(tmp_path / "bin/node", "#!/bin/sh\necho v24.0.0\n")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
+    shown: list[Pi] = []
+    monkeypatch.setattr("ralph_rpc.demo.show.show", lambda pi, say: shown.append(pi))
+    refused = CliRunner().invoke(demo, [])
+    assert isinstance(refused.exception, PiUnusable)
+    assert "pi 0.60.0 is too old" in refused.exception.message
+    installed = installed_where() / "1.5.2/package"
+    executable(installed / "cli.js", "")
+    (installed / "package.json").write_text(
+        '{"name": "@x/pi-coding-agent", "version": "1.5.2", "bin": {"pi": "cli.js"}}'
+    )
+    assert CliRunner().invoke(demo, ["--yes"]).exit_code == 0
+    assert [(pi.version, pi.command[-1]) for pi in shown] == [("1.5.2", str(installed / "cli.js"))]
+
+
+def test_on_a_terminal_it_asks_before_it_installs_and_takes_no_for_an_answer(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "wb", buffering=0) as keyboard, os.fdopen(theirs, "rb") as terminal:
+        keyboard.write(b"n\n")
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "ralph_rpc", "demo"],
+            check=False,
+            env={**os.environ, "PATH": str(tmp_path)},
+            stdin=terminal,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert f"pi is not on PATH. Install pi for you alone, into {installed_where()}? [Y/n]" in done.stdout
+    assert done.returncode == 5
+    assert not installed_where().exists()
+
+
+def test_a_pi_that_was_named_is_not_replaced_by_an_installed_one(tmp_path: Path) -> None:
+    result = CliRunner().invoke(demo, ["--yes", "--pi", str(tmp_path / "none")])
+    assert isinstance(result.exception, PiUnusable)
+    assert "no such file" in result.exception.message
+
+
+def demo_process(pi: Pi, tmp_path: Path, **popen: Any) -> subprocess.Popen[str]:
+    """`ralph-rpc demo` with its temporary folder below `tmp_path`."""
+    (tmp_path / "t").mkdir()
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "ralph_rpc", "demo", "--pi", pi.command[-1]],
+        env={**os.environ, "TMPDIR": str(tmp_path / "t"), "PI_CODING_AGENT_DIR": "/nonexistent"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **popen,
+    )
+
+
+@pytest.mark.pi
+@pytest.mark.parametrize("version", provision.VERSIONS)
+def test_the_demo_completes_and_says_what_happened(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isolated: Path, no_leftovers: None
+) -> None:
+    pi = provision.provide(version)
+    provision.use(pi, monkeypatch)
+    with demo_process(pi, tmp_path) as process:
+        said, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, said
+    for wanted in (
+        f"Real pi {version}, scripted model",
+        r"iteration 1: 5 turns, 6 tool calls, \$0\.\d+\n",
+        r"iteration 2: 6 turns, 8 tool calls, \$0\.\d+, steered by you",
+        r"iteration 3: 5 turns",
+        r"your message: accepted -> .*delivered",
+        "16 requests to the model",
+        "slugify: length",
+    ):
+        assert re.search(wanted, said), f"{wanted}\n{said}"
+    story = ["(you, in another terminal)", "I put that in too.", "What happened"]
+    assert sorted(story, key=said.index) == story
+    (root,) = (tmp_path / "t").glob("ralph-demo-*")
+    project = root / "project"
+    subprocess.run(agent.VERIFY.split(), cwd=project, check=True, capture_output=True)
+    status = subprocess.check_output(["git", "status", "--porcelain"], cwd=project, text=True)
+    assert status == "", "nothing but what the agent committed"
+    assert not (isolated / ".pi").exists()
+    assert list((isolated / ".ralph").rglob("*.json")) == []
+
+
+@pytest.mark.pi
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_no_process_and_no_file(
+    sig: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isolated: Path, no_leftovers: None
+) -> None:
+    pi = provision.provide(provision.NEWEST)
+    provision.use(pi, monkeypatch)
+    with demo_process(pi, tmp_path) as process:
+        deadline = time.monotonic() + 60
+        while not list((tmp_path / "t").glob("ralph-demo-*/project/.ralph/demo/iterations/001.json")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(sig)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert list((tmp_path / "t").glob("ralph-demo-*")) == []
+    assert list((isolated / ".ralph").rglob("*.json")) == []
+    assert "Traceback" not in said

@@ -1,0 +1,81 @@
+"""Isolation: a test never sees the real home, nor settings of the person who runs it.
+
+Holds what every test gets (`isolated`) and what tests that start processes ask for (`no_leftovers`).
+"""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+FOREIGN = re.compile(r"(RALPH|PI|GIT|XDG)_")
+"""Variables that would let the outside in."""
+
+GRACE_S = 5.0
+"""For processes that are on their way out when their test ends."""
+
+GITCONFIG = """\
+[user]
+	name = Test Person
+	email = test@example.invalid
+[init]
+	defaultBranch = main
+[commit]
+	gpgsign = false
+"""
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of the test's own, empty but for a git identity; RALPH_HOME and the XDG folders lie in it."""
+    home = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if FOREIGN.match(name):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("RALPH_HOME", str(home / ".ralph"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / ".local/share"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / ".local/state"))
+    (home / ".gitconfig").write_text(GITCONFIG)
+    return home
+
+
+def processes_with(variable: str) -> dict[int, str]:
+    """Processes whose environment holds `NAME=value`, by pid, with their command lines. Linux only."""
+    needle = variable.encode()
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if needle not in (entry / "environ").read_bytes().split(b"\0"):
+                continue
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+            found[int(entry.name)] = command.decode(errors="replace")
+        except OSError:  # gone, or somebody else's
+            continue
+    found.pop(os.getpid(), None)
+    return found
+
+
+@pytest.fixture
+def no_leftovers(isolated: Path) -> Iterator[None]:
+    """Fails a test that leaves a process behind, and ends that process.
+
+    A process belongs to the test if it inherited the test's own RALPH_HOME.
+    """
+    yield
+    own = f"RALPH_HOME={isolated / '.ralph'}"
+    deadline = time.monotonic() + GRACE_S
+    while (left := processes_with(own)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for pid in left:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    assert not left, f"left behind: {left}"

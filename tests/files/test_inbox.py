@@ -1,0 +1,573 @@
+"""Both sides of the inbox, with every hostile thing that can lie in a folder."""
+
+import errno
+import os
+import random
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ralph_rpc.errors import UsageError
+from ralph_rpc.files.commandfile import MAX_BYTES
+from ralph_rpc.files.inbox import Claimed, Inbox, Rejected, drop
+from ralph_rpc.files.journal import CommandJournal
+from tests.files.crash import deaths, start
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Path:
+    box = tmp_path / "inbox"
+    box.mkdir()
+    return box
+
+
+def messages(commands: list[Claimed]) -> list[str]:
+    return [c.body.get("message", c.verb) for c in commands]
+
+
+def settle(inbox: Inbox) -> tuple[list[Claimed], list[Rejected]]:
+    """Everything that comes when nothing changes any more; the clock is the test's."""
+    commands: list[Claimed] = []
+    rejected: list[Rejected] = []
+    now = 0.0
+    for _ in range(1000):
+        scan = inbox.scan(now)
+        commands += scan.commands
+        rejected += scan.rejected
+        for command in scan.commands:
+            inbox.done(command)
+        if not (scan.retry or scan.commands or scan.rejected):
+            return commands, rejected
+        now += 0.5
+    raise AssertionError("the inbox never came to rest")
+
+
+def left(box: Path) -> list[str]:
+    return sorted(file.name for file in box.iterdir() if file.name != "rejected")
+
+
+def test_a_dropped_command_arrives_whole_and_is_gone_when_done(box: Path) -> None:
+    id = drop(box, "followup", {"message": "a\nb \u2028", "when": "next"})
+    (file,) = box.iterdir()
+    assert file.name.startswith("followup-") and file.name.endswith(".json")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    inbox = Inbox(box)
+    scan = inbox.scan(0.0)
+    (claimed,) = scan.commands
+    assert (claimed.id, claimed.verb, claimed.body) == (id, "followup", {"message": "a\nb \u2028", "when": "next"})
+    assert claimed.path.name == claimed.file == left(box)[0]
+    assert claimed.file.startswith(".claimed-")
+    assert (scan.rejected, scan.retry) == ([], False)
+    inbox.done(claimed)
+    inbox.done(claimed)
+    assert left(box) == []
+
+
+def test_a_command_is_offered_again_until_it_is_done(box: Path) -> None:
+    drop(box, "steer", {"message": "m"})
+    inbox = Inbox(box)
+    assert inbox.scan(0.0).commands == inbox.scan(0.1).commands != []
+
+
+def test_an_id_of_the_clients_own_is_kept(box: Path) -> None:
+    assert drop(box, "stop", {"id": "mine"}) == "mine"
+    assert Inbox(box).scan(0.0).commands[0].id == "mine"
+
+
+def test_a_command_without_id_gets_one_that_a_restart_gives_it_too(box: Path) -> None:
+    (box / "pause.json").write_text("{}")
+    first = Inbox(box).scan(0.0).commands
+    again = Inbox(box).scan(0.0).commands
+    assert first == again
+    assert first[0].id
+
+
+@pytest.mark.parametrize(
+    ("verb", "body"),
+    [("steer", {}), ("steer", {"message": " "}), ("stop", {"when": "later"}), ("steer", {"message": "\udcff"}),
+     ("steer", {"message": "x" * MAX_BYTES}), ("pause", {"id": "a/b"})],
+)  # fmt: skip
+def test_a_client_learns_at_once_of_a_command_that_would_be_rejected(box: Path, verb: Any, body: Any) -> None:
+    with pytest.raises(UsageError):
+        drop(box, verb, body)
+    assert left(box) == []
+
+
+@pytest.mark.parametrize("content", ["", " \n", "{}", "{}\n"])
+@pytest.mark.parametrize("verb", ["stop", "pause", "resume", "abort"])
+def test_an_empty_file_is_enough_where_no_message_is_needed(box: Path, verb: str, content: str) -> None:
+    (box / f"{verb}.json").write_text(content)
+    commands, rejected = settle(Inbox(box))
+    assert [c.verb for c in commands] == [verb]
+    assert rejected == []
+    assert left(box) == []
+
+
+def test_an_empty_file_is_not_taken_before_it_was_still_for_a_second(box: Path) -> None:
+    (box / "stop.json").touch()
+    inbox = Inbox(box)
+    for now in (0.0, 0.5, 0.99):
+        scan = inbox.scan(now)
+        assert scan.commands == [] and scan.retry
+    assert messages(inbox.scan(1.0).commands) == ["stop"]
+
+
+def test_commands_come_in_order_of_time_and_control_overtakes_messages(box: Path) -> None:
+    for n, name in enumerate(["steer-z", "followup-a", "resume-m", "steer-a", "stop-1", "abort-2", "pause-0"]):
+        file = box / f"{name}.json"
+        file.write_text(f'{{"message":"{name}"}}')
+        os.utime(file, ns=(n, n))
+    scan = Inbox(box).scan(0.0)
+    assert [c.path.name.split("-", 3)[3] for c in scan.commands] == [
+        "stop-1.json", "abort-2.json", "pause-0.json", "steer-z.json", "followup-a.json", "resume-m.json", "steer-a.json",
+    ]  # fmt: skip
+
+
+def test_commands_of_one_instant_come_in_the_order_of_their_names(box: Path) -> None:
+    ids = [drop(box, "steer" if n % 2 else "followup", {"message": str(n)}) for n in range(50)]
+    for file in box.iterdir():
+        os.utime(file, ns=(5, 5))
+    assert [c.id for c in Inbox(box).scan(0.0).commands] == ids
+
+
+def test_claimed_files_keep_their_place_after_a_restart(box: Path) -> None:
+    for n in range(10):
+        drop(box, "steer", {"message": str(n)})
+    Inbox(box).scan(0.0, limit=5)
+    for n in range(10, 12):
+        drop(box, "steer", {"message": str(n)})
+    assert messages(settle(Inbox(box))[0]) == [str(n) for n in range(12)]
+
+
+def test_no_command_of_eight_threads_is_lost_and_each_threads_order_stands(box: Path) -> None:
+    def write(thread: int) -> None:
+        for n in range(200):
+            drop(box, "steer", {"message": f"{thread} {n}"})
+
+    threads = [threading.Thread(target=write, args=(t,)) for t in range(8)]
+    for thread in threads:
+        thread.start()
+    inbox = Inbox(box)
+    got: list[str] = []
+    while True:
+        writing = any(thread.is_alive() for thread in threads)
+        scan = inbox.scan(0.0)
+        assert scan.rejected == []
+        got += messages(scan.commands)
+        for command in scan.commands:
+            inbox.done(command)
+        if not writing and not scan.commands:
+            break
+    assert len(got) == 1600
+    for t in range(8):
+        assert [m for m in got if m.startswith(f"{t} ")] == [f"{t} {n}" for n in range(200)]
+
+
+MESSAGE = '{"message": "naïve \\u00e9"}\n'.encode()
+
+
+@pytest.mark.parametrize("pause", [0.2, 0.9])
+def test_a_writer_that_stops_at_any_byte_is_waited_for(box: Path, pause: float) -> None:
+    for cut in range(len(MESSAGE)):
+        inbox = Inbox(box)
+        file = box / "steer.json"
+        file.write_bytes(MESSAGE[:cut])
+        complete = cut >= len(MESSAGE.rstrip())
+        first = inbox.scan(0.0)
+        assert messages(first.commands) == (["naïve é"] if complete else [])
+        if not complete:
+            assert first.retry
+            assert inbox.scan(pause).commands == []
+            with file.open("ab") as out:
+                out.write(MESSAGE[cut:])
+            assert messages(inbox.scan(pause + 0.1).commands) == ["naïve é"]
+        assert settle(Inbox(box))[1] == []
+        assert left(box) == []
+
+
+@pytest.mark.parametrize("cut", range(len(MESSAGE.rstrip())))
+def test_a_file_that_stays_half_written_is_rejected_with_a_reason(box: Path, cut: int) -> None:
+    (box / "steer.json").write_bytes(MESSAGE[:cut])
+    inbox = Inbox(box)
+    assert inbox.scan(0.0).retry
+    scan = inbox.scan(1.0)
+    assert scan.commands == []
+    (rejected,) = scan.rejected
+    assert (rejected.verb, rejected.name) == ("steer", "steer.json")
+    assert (box / "rejected/steer.json").read_bytes() == MESSAGE[:cut]
+    assert (box / "rejected/steer.json.reason").read_text() == rejected.reason + "\n"
+    assert left(box) == []
+    assert not inbox.scan(2.0).retry
+
+
+def test_a_slow_writer_is_not_judged_while_it_writes(box: Path) -> None:
+    inbox = Inbox(box)
+    with (box / "steer.json").open("wb", buffering=0) as file:
+        for i, byte in enumerate(MESSAGE.rstrip()):
+            assert inbox.scan(i * 0.9) == ([], [], i > 0 or left(box) != [])
+            file.write(bytes([byte]))
+    assert messages(inbox.scan(100.0).commands) == ["naïve é"]
+
+
+def test_a_writer_that_changes_the_file_while_it_is_claimed_is_waited_for(
+    box: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`echo … > steer.json` opens by name, so it can hit the file just before the rename."""
+    (box / "steer.json").write_bytes(b'{"message":"first"}')
+    writer = (box / "steer.json").open("r+b", buffering=0)
+    real = os.rename
+
+    def rename(source: Any, target: Any) -> None:
+        writer.truncate(0)
+        real(source, target)
+
+    inbox = Inbox(box)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", rename)
+        scan = inbox.scan(0.0)
+    assert (scan.commands, scan.rejected, scan.retry) == ([], [], True)
+    assert inbox.scan(0.5).retry
+    writer.write(b'{"message":"second"}')
+    writer.close()
+    assert messages(inbox.scan(0.9).commands) == ["second"]
+
+
+def test_a_claimed_file_that_stays_torn_is_rejected_under_its_first_name(box: Path) -> None:
+    (box / ".claimed-1770000000000000000-0123abcd-steer-x.json").write_text('{"mess')
+    commands, (rejected,) = settle(Inbox(box))
+    assert commands == []
+    assert rejected.name == "steer-x.json"
+    assert left(box) == []
+
+
+def test_a_message_over_and_over_in_one_plain_name_is_never_torn(box: Path) -> None:
+    """The plain name may lose a message that is overwritten unread; what arrives is one that was written."""
+    script = """
+import sys
+for n in range(400):
+    with open(sys.argv[1], "w") as file:
+        file.write('{"message": "')
+        file.flush()
+        file.write('%d"}' % n)
+"""
+    inbox = Inbox(box)
+    got: list[str] = []
+    with subprocess.Popen([sys.executable, "-c", script, str(box / "steer.json")]) as writer:
+        while writer.poll() is None:
+            scan = inbox.scan(0.0)
+            assert scan.rejected == []
+            got += messages(scan.commands)
+            for command in scan.commands:
+                inbox.done(command)
+    commands, rejected = settle(inbox)
+    got += messages(commands)
+    assert rejected == []
+    assert got[-1] == "399"
+    assert [int(m) for m in got] == sorted({int(m) for m in got})
+
+
+def test_dot_files_and_the_rejected_folder_are_left_alone(box: Path) -> None:
+    (box / "rejected").mkdir()
+    (box / ".tmp-0123").write_text("half")
+    (box / ".steer.json.swp").write_text("")
+    (box / ".claimed-whatever").write_text("")
+    (box / ".claimed-1-00000000-steer-\udcff.json").write_text('{"message":"m"}')
+    assert settle(Inbox(box)) == ([], [])
+    assert len(left(box)) == 4
+
+
+@pytest.mark.parametrize("name", ["steer", "note.txt", "kill.json", "steer.json~", "Steer.json", "x" * 255, "a\nb\x1b.json"])
+def test_a_name_that_is_no_command_is_rejected_when_it_was_still(box: Path, name: str) -> None:
+    (box / name).write_text("{}")
+    inbox = Inbox(box)
+    assert inbox.scan(0.0).rejected == []
+    (rejected,) = inbox.scan(1.0).rejected
+    assert rejected.verb is None
+    assert "unknown command name" in rejected.reason
+    assert rejected.name.isprintable()
+    assert (box / "rejected" / rejected.name).read_text() == "{}"
+    assert left(box) == []
+
+
+@pytest.mark.parametrize("raw", [b"steer-\xff\xfe.json", b"steer-" + b"y" * 244 + b".json", b"steer-\n\x1b[31m.json"])
+def test_a_strange_name_of_a_good_command_does_not_matter(box: Path, raw: bytes) -> None:
+    (box / os.fsdecode(raw)).write_text('{"message":"m"}')
+    (claimed,) = Inbox(box).scan(0.0).commands
+    assert claimed.body == {"message": "m"}
+    orjson.dumps(claimed.file)
+    assert Inbox(box).scan(0.0).commands == [claimed]
+
+
+def make(box: Path, kind: str) -> None:
+    path = box / "steer-1.json"
+    outside = box.parent / "outside"
+    outside.write_text('{"message":"secret"}')
+    match kind:
+        case "link":
+            path.symlink_to(outside)
+        case "dangling link":
+            path.symlink_to("nowhere")
+        case "hard link":
+            path.hardlink_to(outside)
+        case "folder":
+            path.mkdir()
+            (path / "inside").write_text("x")
+        case "fifo":
+            os.mkfifo(path)
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(str(path))
+        case "huge":
+            with path.open("wb") as file:
+                file.truncate(10 << 30)
+        case "just too large":
+            path.write_bytes(b'{"message":"' + b"x" * (MAX_BYTES - 13) + b'"}')
+        case _:
+            path.write_bytes(b"\xef\xbb\xbf{}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("link", "plain files"), ("dangling link", "plain files"), ("hard link", "hard link"), ("folder", "plain files"),
+        ("fifo", "plain files"), ("socket", "plain files"), ("huge", "1 MiB"), ("just too large", "1 MiB"),
+        ("bom", "byte order mark"),
+    ],
+)  # fmt: skip
+def test_what_is_no_plain_file_is_rejected_and_never_followed(
+    box: Path, kind: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(box, kind)
+    drop(box, "steer", {"message": "good"})
+    opened = []
+    real = os.open
+
+    def watching(path: Any, flags: int, *more: Any) -> int:
+        opened.append(os.fspath(path))
+        return real(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", watching)
+    commands, (rejected,) = settle(Inbox(box))
+    assert messages(commands) == ["good"]
+    assert said in rejected.reason
+    assert os.path.lexists(box / "rejected" / rejected.name)
+    assert (box / "rejected" / f"{rejected.name}.reason").read_text() == rejected.reason + "\n"
+    assert left(box) == []
+    assert (box.parent / "outside").read_text() == '{"message":"secret"}'
+    if kind in ("link", "dangling link", "fifo", "folder", "socket"):
+        assert not any(path.endswith("/steer-1.json") for path in opened)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away or make a device")
+def test_files_of_another_user_and_devices_are_rejected(box: Path) -> None:
+    (box / "stop.json").write_text("{}")
+    os.chown(box / "stop.json", 12345, 12345)
+    try:
+        os.mknod(box / "pause.json", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+    except PermissionError:
+        pytest.skip("no devices may be made here")
+    commands, rejected = settle(Inbox(box))
+    assert commands == []
+    assert {r.name: r.reason.split(";")[0] for r in rejected} == {
+        "stop.json": "the file belongs to another user",
+        "pause.json": "it is a link, a folder or another special file",
+    }
+    assert left(box) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_rejected(box: Path) -> None:
+    (box / "stop.json").write_text("{}")
+    (box / "stop.json").chmod(0)
+    assert "may not be read" in settle(Inbox(box))[1][0].reason
+
+
+def test_a_message_of_just_the_allowed_size_is_taken(box: Path) -> None:
+    (box / "steer.json").write_bytes(b'{"message":"' + b"x" * (MAX_BYTES - 14) + b'"}')
+    assert len(settle(Inbox(box))[0]) == 1
+
+
+def test_rejected_files_of_one_name_are_all_kept(box: Path) -> None:
+    inbox = Inbox(box)
+    names: set[str] = set()
+    for n in range(3):
+        (box / "steer.json").write_text(f"no {n}")
+        names.update(r.name for r in settle(inbox)[1])
+    assert len(names) == 3
+    assert sorted((box / "rejected" / name).read_text() for name in names) == ["no 0", "no 1", "no 2"]
+
+
+def test_a_command_can_be_set_aside(box: Path) -> None:
+    id = drop(box, "stop", {})
+    inbox = Inbox(box)
+    (claimed,) = inbox.scan(0.0).commands
+    rejected = inbox.set_aside(claimed, "left over from an earlier run")
+    assert (rejected.verb, rejected.id, rejected.reason) == ("stop", id, "left over from an earlier run")
+    assert left(box) == []
+    assert orjson.loads((box / "rejected" / rejected.name).read_bytes())["id"] == id
+    assert inbox.scan(5.0) == ([], [], False)
+
+
+def test_a_batch_is_bounded_and_control_comes_first_out_of_very_many(box: Path) -> None:
+    for n in range(3000):
+        (box / f"steer-{n:04}.json").write_bytes(b'{"message":"%d"}' % n)
+    (box / "stop-zz.json").write_text("{}")
+    inbox = Inbox(box)
+    scan = inbox.scan(0.0, limit=100)
+    assert len(scan.commands) == 100
+    assert scan.commands[0].verb == "stop"
+    assert scan.retry
+    rest = settle(inbox)[0]
+    assert len({c.id for c in scan.commands} | {c.id for c in rest}) == 3001
+
+
+def test_waiting_files_do_not_keep_good_ones_from_being_taken(box: Path) -> None:
+    for n in range(300):
+        (box / f"steer-{n:03}.json").write_bytes(b"{")
+    inbox = Inbox(box)
+    for _ in range(4):
+        inbox.scan(0.0, limit=100)
+    drop(box, "steer", {"message": "good"})
+    assert messages(inbox.scan(0.1, limit=100).commands) == ["good"]
+    assert len(settle(inbox)[1]) == 300
+
+
+@settings(deadline=None, max_examples=150)
+@given(files=st.lists(st.tuples(st.sampled_from(["steer.json", "stop-1.json", "followup-x.json", "what"]), st.binary())))
+def test_no_content_is_lost_or_fatal(tmp_path_factory: pytest.TempPathFactory, files: list[tuple[str, bytes]]) -> None:
+    box = tmp_path_factory.mktemp("inbox")
+    for name, content in files:
+        (box / name).write_bytes(content)
+    commands, rejected = settle(Inbox(box))
+    assert len(commands) + len(rejected) == len(dict(files))
+    assert left(box) == []
+
+
+def test_trouble_of_the_disk_is_raised_and_nothing_is_lost(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(3):
+        drop(box, "steer", {"message": str(n)})
+    inbox = Inbox(box)
+    real = os.rename
+    calls = 0
+
+    def rename(source: Any, target: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls != 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", rename)
+        first = inbox.scan(0.0).commands
+        assert messages(first) == ["0"]
+        inbox.done(first[0])
+        with pytest.raises(OSError, match="No space"):
+            inbox.scan(0.1)
+    assert messages(settle(inbox)[0]) == ["1", "2"]
+
+
+def test_a_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Inbox(tmp_path / "nothing").scan(0.0)
+    with pytest.raises(FileNotFoundError):
+        drop(tmp_path / "nothing", "stop", {})
+
+
+def test_a_file_in_the_place_of_rejected_blocks_nothing(box: Path) -> None:
+    (box / "rejected").write_text("")
+    (box / "what").write_text("")
+    inbox = Inbox(box)
+    inbox.scan(0.0)
+    (rejected,) = inbox.scan(1.0).rejected
+    assert "could not be moved away" in rejected.reason
+    drop(box, "steer", {"message": "good"})
+    scan = inbox.scan(2.0)
+    assert messages(scan.commands) == ["good"]
+    assert (scan.rejected, scan.retry) == ([], False)
+
+
+def take(box: Path, out: Path) -> None:
+    """What a runner does with commands, and nothing else: claim, journal, hand on, remove."""
+    journal = CommandJournal.open(box.parent / "commands.jsonl")
+    inbox = Inbox(box)
+    with out.open("ab", buffering=0) as handed_on:
+        while (scan := inbox.scan(0.0)).commands:
+            for c in scan.commands:
+                if not (journal.knows(c.id) or journal.knows_file(c.file)):
+                    journal.append(
+                        {"at": 0, "id": c.id, "command": c.verb, "state": "received", "body": c.body, "file": c.file},
+                        durable=True,
+                    )
+                    handed_on.write(c.id.encode() + b"\n")
+                inbox.done(c)
+    journal.close()
+
+
+def take_for_ever(box: Path, out: Path) -> None:
+    while True:
+        take(box, out)
+
+
+def test_a_death_at_any_step_of_taking_a_command_loses_and_doubles_nothing(box: Path, tmp_path: Path) -> None:
+    journal_path = tmp_path / "commands.jsonl"
+    expected = {"first", "second", "third"}
+
+    def prepare() -> None:
+        for file in [*box.iterdir(), journal_path]:
+            file.unlink(missing_ok=True)
+        (box / "followup-1.json").write_text('{"message":"first"}')
+        (box / "steer-2.json").write_text('{"message":"second"}')
+        drop(box, "steer", {"message": "third"})
+
+    died = 0
+    for _ in deaths(lambda: take(box, tmp_path / "out"), prepare):
+        died += 1
+        take(box, tmp_path / "out")
+        journal = CommandJournal.open(journal_path)
+        found = [c.body.get("message", "") for c in journal.open_commands()]
+        assert sorted(found) == sorted(expected)
+        assert left(box) == []
+        journal.close()
+    assert died > 10
+
+
+def test_fifty_kills_at_random_instants_lose_and_double_nothing(box: Path, tmp_path: Path) -> None:
+    sent = []
+    out = tmp_path / "out"
+    out.touch()
+    chance = random.Random(50)
+    for _ in range(50):
+        taker = start(lambda: take_for_ever(box, out))
+        try:
+            enough = out.stat().st_size + 33 * chance.randint(1, 6)
+            for _ in range(6):
+                sent.append(drop(box, "steer", {"message": "m"}))
+            # It dies somewhere in the work on one of these.
+            deadline = time.monotonic() + 30
+            while out.stat().st_size < enough:
+                assert time.monotonic() < deadline, "it stopped taking"
+        finally:
+            os.kill(taker, signal.SIGKILL)
+            os.waitpid(taker, 0)
+    take(box, out)
+    journal = CommandJournal.open(tmp_path / "commands.jsonl")
+    assert [c.id for c in journal.open_commands()] == sent
+    journal.close()
+    handed_on = out.read_text().split()
+    assert len(handed_on) == len(set(handed_on)), "done twice"
+    # The receipt is durable before the command is handed on; what a kill leaves in between is in the journal.
+    assert len(sent) - 50 <= len(handed_on) <= len(sent)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from ralph_rpc.errors import RalphError
 from ralph_rpc.files import identity, records
@@ -40,8 +41,16 @@ def pi_argv(config: Config, sessions: Path) -> list[str]:
     return argv + config["piArgs"]
 
 
-def launch(paths: LoopPaths, lock: Lock, resume: bool) -> int:
-    """Starts the runner of a loop and gives it the lock; returns its pid. `lock` is released here."""
+class Launched(NamedTuple):
+    """A runner that was started: its pid, and the time before, in epoch seconds."""
+
+    pid: int
+    at: float
+
+
+def launch(paths: LoopPaths, lock: Lock, resume: bool) -> Launched:
+    """Starts the runner of a loop and gives it the lock. `lock` is released here."""
+    at = time.time()
     # -P: a file in the working folder must not stand in for a module of ours.
     argv = [sys.executable, "-P", "-m", "ralph_runner", str(paths.dir), "--lock-fd", str(lock.fd)]
     log = os.open(paths.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -56,19 +65,18 @@ def launch(paths: LoopPaths, lock: Lock, resume: bool) -> int:
     # Only the runner's copy may keep the lock from now on, else the loop would look alive for as long as we are.
     lock.release()
     process.returncode = 0  # it outlives us on purpose: no warning that it still runs
-    return process.pid
+    return Launched(process.pid, at)
 
 
-def await_started(paths: LoopPaths, pid: int, timeout: float) -> State | None:
+def await_started(paths: LoopPaths, runner: Launched, timeout: float) -> State | None:
     """The state of the run that `launch` began, as soon as it works or has ended; None after `timeout` seconds.
 
     Raises RalphError with the last lines of runner.log if the runner is gone without having said anything.
     """
-    begun = time.time()
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        gone = identity.start_time(pid) is None
-        state = _state_of_run(paths, pid, begun)
+        gone = identity.start_time(runner.pid) is None
+        state = _state_of_run(paths, runner)
         if state is not None and state["status"] not in ("starting", "stopping"):
             return state
         if gone:
@@ -77,17 +85,17 @@ def await_started(paths: LoopPaths, pid: int, timeout: float) -> State | None:
     return None
 
 
-def _state_of_run(paths: LoopPaths, pid: int, begun: float) -> State | None:
+def _state_of_run(paths: LoopPaths, runner: Launched) -> State | None:
     """The state that this runner wrote. An ended one names no pid; then it must be younger than the launch."""
     try:
         written = paths.state.stat().st_mtime
         state = records.read_state(paths)
     except (FileNotFoundError, Unreadable):
         return None
-    if state is None or state["pid"] == pid:
+    if state is None or state["pid"] == runner.pid:
         return state
     # Files are stamped by a clock that ticks every 4 ms; python alone takes longer to start.
-    return state if state["status"] in ENDED and written > begun - 0.02 else None
+    return state if state["status"] in ENDED and written > runner.at - 0.02 else None
 
 
 def _log_tail(paths: LoopPaths) -> str:

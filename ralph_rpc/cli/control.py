@@ -40,7 +40,7 @@ _name = click.argument("name", shell_complete=complete_names)
 _wait = click.option("--wait", "waits", is_flag=True, help="Return when it has had its effect.")
 
 
-def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
     """A duration as in the options of `start`, in seconds."""
     try:
         return None if value is None else cast(int, DURATION.parse(value, Path.cwd())) / 1000
@@ -49,7 +49,7 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> f
 
 
 _timeout = click.option(
-    "--timeout", callback=_seconds, metavar="TIME", help="With --wait: give up after this time (30s, 10m)."
+    "--timeout", callback=seconds, metavar="TIME", help="With --wait: give up after this time (30s, 10m)."
 )
 
 

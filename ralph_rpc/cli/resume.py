@@ -70,11 +70,11 @@ def resume(ctx: click.Context, /, name: str, foreground: bool, as_json: bool, pr
             write_atomic(paths.reflect, (resolved.reflect or DEFAULT_REFLECT).encode())
         records.write_config(paths, config)
         offset = end_of_log(paths)
-        pid = launch(paths, lock, resume=True)
+        runner = launch(paths, lock, resume=True)
     except BaseException:
         lock.release()
         raise
-    ctx.exit(attend(paths, pid, foreground, as_json, None, offset))
+    ctx.exit(attend(paths, runner, foreground, as_json, None, offset))
 
 
 def _settled_status(paths: LoopPaths) -> LoopStatus:

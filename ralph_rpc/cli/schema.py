@@ -13,7 +13,7 @@ from ralph_rpc.errors import UsageError
 @click.option("--json", "as_json", is_flag=True, help="Without NAME: the list as JSON. A schema is JSON anyway.")
 def schema(name: str | None, as_json: bool) -> None:
     """Print the JSON Schema of a file, or without NAME list what there is."""
-    from ralph_rpc.model.schemas import SHAPES, TITLES, json_schema
+    from ralph_rpc.model.schemas import SHAPES, TITLES, encoded
 
     if name is None:
         if as_json:
@@ -26,4 +26,4 @@ def schema(name: str | None, as_json: bool) -> None:
     if name not in SHAPES:
         near = difflib.get_close_matches(name, SHAPES, 1)
         raise UsageError(f"there is no schema {name!r}", f"did you mean {near[0]!r}?" if near else f"known: {', '.join(SHAPES)}")
-    click.echo(orjson.dumps(json_schema(name), option=orjson.OPT_INDENT_2).decode())
+    click.echo(encoded(name).decode(), nl=False)

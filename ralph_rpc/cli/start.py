@@ -18,10 +18,13 @@ import click
 import orjson
 
 from ralph_rpc import create, git, options
+from ralph_rpc.cli.control import end_runner
+from ralph_rpc.cli.logs import follow
+from ralph_rpc.cli.wait import await_end, outcome_code
 from ralph_rpc.errors import ENDED_IN_ERROR, INTERRUPTED, OK, PiUnusable, UsageError
 from ralph_rpc.files import inbox, locks, registry
 from ralph_rpc.files.paths import LoopPaths
-from ralph_rpc.launch import await_started, launch, pi_argv
+from ralph_rpc.launch import Launched, await_started, launch, pi_argv
 from ralph_rpc.loops import check_name, loop_status
 from ralph_rpc.model.config import Config
 from ralph_rpc.model.state import ENDED, State
@@ -79,8 +82,8 @@ def start(
         return
     typed = text if task is None and message is None else None
     with _task_survives(paths, typed):
-        creation, pid = _launched(paths, config, text, reflect)
-        code = attend(paths, pid, foreground, as_json, creation)
+        creation, runner = _launched(paths, config, text, reflect)
+        code = attend(paths, runner, foreground, as_json, creation)
     if creation.archived_to is not None and not foreground and not as_json:
         click.echo(f"  before  {creation.archived_to}")
     ctx.exit(code)
@@ -93,8 +96,8 @@ def _reflection(paths: LoopPaths, resolved: options.Resolved) -> str:
     return read_text(paths.reflect) if paths.reflect.exists() else DEFAULT_REFLECT
 
 
-def _launched(paths: LoopPaths, config: Config, text: str | None, reflect: str | None) -> tuple[create.Creation, int]:
-    """Makes the loop and starts its runner; a failure leaves nothing behind. Returns the runner's pid, too."""
+def _launched(paths: LoopPaths, config: Config, text: str | None, reflect: str | None) -> tuple[create.Creation, Launched]:
+    """Makes the loop and starts its runner; a failure leaves nothing behind."""
     creation = create.create(paths, config, text, reflect)
     try:
         if config["worktree"] is not None:
@@ -143,16 +146,16 @@ def check_approve(config: Config) -> None:
 
 
 def attend(
-    paths: LoopPaths, pid: int, foreground: bool, as_json: bool, creation: create.Creation | None, offset: int = 0
+    paths: LoopPaths, runner: Launched, foreground: bool, as_json: bool, creation: create.Creation | None, offset: int = 0
 ) -> int:
     """Waits until the loop works and says where things are, or stays with it; returns the exit code.
 
     `offset` is where the log of this run begins. Raises RalphError where pi could not be used.
     """
     if foreground:
-        return _stay(paths, pid, creation, offset)
+        return _stay(paths, runner, creation, offset)
     try:
-        state = _begun(paths, pid, creation)
+        state = _begun(paths, runner, creation)
     except KeyboardInterrupt:
         click.echo(f"\n{paths.name} goes on starting by itself; end it with: ralph-rpc stop {paths.name} --now", err=True)
         raise
@@ -163,13 +166,13 @@ def attend(
         reason = state["error"] or state["stopReason"]
         click.echo(inert(f"{paths.name}: {state['status']} already ({reason})", keep_newlines=False))
     else:
-        _say_where(paths, pid, state)
+        _say_where(paths, runner.pid, state)
     return ENDED_IN_ERROR if state is not None and state["status"] == "error" else OK
 
 
-def _begun(paths: LoopPaths, pid: int, creation: create.Creation | None) -> State | None:
+def _begun(paths: LoopPaths, runner: Launched, creation: create.Creation | None) -> State | None:
     """The first state that is not `starting`, None where that takes too long. RalphError where pi was of no use."""
-    state = await_started(paths, pid, START_PATIENCE_S)
+    state = await_started(paths, runner, START_PATIENCE_S)
     if state is not None and state["status"] == "error" and _never_worked(state):
         if creation is not None:
             _withdraw(creation)
@@ -209,18 +212,14 @@ def _say_where(paths: LoopPaths, pid: int, state: State | None) -> None:
     click.echo(inert("\n".join(lines)))
 
 
-def _stay(paths: LoopPaths, pid: int, creation: create.Creation | None, offset: int) -> int:
+def _stay(paths: LoopPaths, runner: Launched, creation: create.Creation | None, offset: int) -> int:
     """Shows the loop until it ends; the exit code tells how. Ctrl-C or SIGTERM ends the loop, a second one kills it."""
-    from ralph_rpc.cli.control import end_runner
-    from ralph_rpc.cli.logs import follow
-    from ralph_rpc.cli.wait import await_end, outcome_code
-
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        _begun(paths, pid, creation)
+        _begun(paths, runner, creation)
         try:
             follow(paths, sys.stdout, offset)
         except BrokenPipeError:

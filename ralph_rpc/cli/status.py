@@ -125,7 +125,9 @@ def _why(found: LoopStatus, tail: _Tail) -> str:
     reason, error = found.state["stopReason"], found.state["error"]
     since = parse_iso(found.state["endedAt"] or "") if found.shown in ENDED else _since(found, tail)
     text = f" ({reason})" if reason else ""
-    text += f", since {ago(now_ms() - since)}" if since is not None else ""
+    if since is not None:
+        passed = ago(now_ms() - since)
+        text += f", {passed}" if found.shown in ENDED else f" for {passed.removesuffix(' ago')}"
     return text + (f": {line_of(error, _LINE)}" if error else "")
 
 
@@ -145,8 +147,8 @@ def _facts(paths: LoopPaths, found: LoopStatus, tail: _Tail) -> Iterator[tuple[s
 
 
 def _numbers(row: Row, state: State) -> Iterator[tuple[str, str]]:
-    runs = f", {row['iteration']} runs in all" if row["iteration"] > (row["counted"] or 0) else ""
-    yield "iterations", f"{progress(row)} counted{runs}"
+    # A crash or an outage of the provider takes a number but does not count.
+    yield "iterations", f"{progress(row)} done, the last has number {row['iteration']}"
     failures = state["consecutiveFailures"]
     yield "last", (state["lastOutcome"] or "") + (f", {failures} failures in a row" if failures else "")
     stats = state["stats"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import orjson
 
+from ralph_rpc.cli.control import seconds
 from ralph_rpc.errors import ENDED_IN_ERROR, OK, STOPPED, RalphError
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.loops import LoopStatus, complete_names, loop_status, resolve_loop
@@ -36,7 +37,7 @@ def await_end(paths: LoopPaths, deadline: float | None = None) -> LoopStatus:
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_names)
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after this time.")
+@click.option("--timeout", callback=seconds, metavar="TIME", help="Give up after this time (30s, 10m).")
 @click.option("--json", "as_json", is_flag=True, help="Print how each loop ended as a JSON object.")
 @click.option("--project", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Its loops.")
 @click.pass_context

@@ -61,9 +61,7 @@ def _show(pi: Pi, say: Say, root: Path) -> None:
 
     with Model(lambda request, number: agent.reply(request, steer_now)) as model:
         write_models_json(root / "pi-agent", model.port)
-        say(
-            f"Real pi {pi.version or ''}, scripted model: no account, no network, no money."
-        )
+        say(f"Real pi {pi.version or ''}, scripted model: no account, no network, no money.")
         say(f"Everything happens in {root}\n")
         start = ["start", NAME, "--task", str(root / "task.md"), "--verify", agent.VERIFY, *LIMITS]
         start += ["--marker", agent.MARKER, "--provider", PROVIDER, "--model", MODEL, "--pi", pi.command[-1]]
@@ -213,7 +211,7 @@ Where to look
 
   Remove it all:  rm -r {root}
 
-For real, in a project of yours, with the account that your pi uses:
+For real, in a project of yours, with your account (pi's /login, or a key such as ANTHROPIC_API_KEY):
 
   ralph-rpc start NAME -m 'what to do' --verify 'make test' --max-cost 5
   ralph-rpc logs NAME -f        ralph-rpc steer NAME 'a wish'        ralph-rpc stop NAME"""

@@ -139,8 +139,22 @@ class Inbox:
         return Scan(commands, rejected, bool(self._waiting) or len(ready) > limit)
 
     def done(self, claimed: Claimed) -> None:
-        """Remove a command's file; to be called when the journal has it durably."""
-        claimed.path.unlink(missing_ok=True)
+        """Remove a command's file; to be called when the journal has it durably.
+
+        `echo … > steer.json` may have opened the file just before it was claimed and have written into it since:
+        then it holds another command, which gets a claim of its own.
+        """
+        try:
+            id, body, _ = self._read(claimed.file, claimed.verb, still=True)
+            same = body == claimed.body and id in (claimed.id, None)
+        except FileNotFoundError:
+            return
+        except _Problem:
+            same = False
+        if same:
+            claimed.path.unlink(missing_ok=True)
+        else:
+            self._claim(claimed.file, claimed.verb)
 
     def set_aside(self, claimed: Claimed, reason: str) -> Rejected:
         """Move a command that is not to be carried out to rejected/."""
@@ -228,8 +242,10 @@ class Inbox:
         return Claimed(id or claim[1], verb, body, self._dir / name, name, mtime_ns)
 
     def _claim(self, name: str, verb: Verb) -> str:
+        claim = _CLAIMED.fullmatch(name)
+        original = claim[2] if claim else name
         unique = f"{time.time_ns()}-{os.urandom(4).hex()}"
-        claimed = f".claimed-{unique}-{name if _plain(name) == name else f'{verb}.json'}"
+        claimed = f".claimed-{unique}-{original if _plain(original) == original else f'{verb}.json'}"
         (self._dir / name).rename(self._dir / claimed)
         return claimed
 

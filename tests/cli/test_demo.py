@@ -220,6 +220,7 @@ def demo_process(pi: Pi, tmp_path: Path, **popen: Any) -> subprocess.Popen[str]:
 
 
 @pytest.mark.pi
+@pytest.mark.timeout(240)  # twenty seconds of acting, on a busy machine much more
 @pytest.mark.parametrize("version", provision.VERSIONS)
 def test_the_demo_completes_and_says_what_happened(
     version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isolated: Path, no_leftovers: None
@@ -227,7 +228,7 @@ def test_the_demo_completes_and_says_what_happened(
     pi = provision.provide(version)
     provision.use(pi, monkeypatch)
     with demo_process(pi, tmp_path) as process:
-        said, _ = process.communicate(timeout=100)
+        said, _ = process.communicate(timeout=200)
     assert process.returncode == 0, said
     for wanted in (
         f"Real pi {version}, scripted model",

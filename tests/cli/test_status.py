@@ -39,7 +39,7 @@ def test_a_running_loop_tells_what_it_does_and_costs(project: Path, capsys: Capt
     assert facts.pop("runner").startswith("alive, pid ")
     assert facts == {
         "now": "bash make test (for 3m12s)",
-        "iterations": "3/50 counted, 4 runs in all",
+        "iterations": "3/50 done, the last has number 4",
         "last": "ok",
         "cost": "$1.25",
         "tokens": "12.3k in, 4.5k out; cache 900 read, 0 written",
@@ -82,7 +82,7 @@ def test_a_waiting_loop_tells_why_since_when_and_until_when(project: Path, capsy
     forged.write_log(paths, [change])
     with forged.runner_of(paths):
         head, facts = detail(capsys)
-    assert head == "api: waiting, since 1m ago: 429 rate limit"
+    assert head == "api: waiting for 1m: 429 rate limit"
     assert facts["wakes"] in ("in 3m20s", "in 3m19s", "in 3m18s", "in 3m17s")
     assert "goes on by itself" in facts["what next"]
 

@@ -241,7 +241,7 @@ def test_an_abort_that_is_never_answered_is_followed_by_a_kill() -> None:
     talk.boot()
     talk.accept()
     talk.command("abort")
-    talk.later(10_001)
+    talk.later(5_001)
     assert talk.did(fx.EndPi) == [fx.EndPi(graceful=False)]
     talk.say(PiExited(-15, "sigterm", ""))
     assert talk.records[-1]["outcome"] == "aborted"
@@ -381,7 +381,7 @@ def test_silence_is_followed_by_a_question_an_abort_and_a_kill() -> None:
     assert talk.sent("get_state")
     talk.reply("get_state", {"isStreaming": True})
     assert talk.sent("abort")
-    talk.later(10_001)
+    talk.later(5_001)
     assert talk.did(fx.EndPi) == [fx.EndPi(graceful=False)]
     talk.say(PiExited(-15, "sigterm", ""))
     assert (talk.records[-1]["outcome"], talk.records[-1].get("errorKind")) == ("timeout", "hang")
@@ -713,7 +713,7 @@ def test_sigterm_does_not_wait_for_a_deaf_pi() -> None:
     talk.boot()
     talk.accept()
     talk.say(Terminate())
-    talk.later(5_001)
+    talk.later(2_501)
     assert talk.did(fx.EndPi)
     talk.say(PiExited(-9, "sigkill", ""))
     assert done(talk) == ("stopped", "kill")

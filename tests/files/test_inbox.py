@@ -275,7 +275,7 @@ for n in range(400):
     commands, rejected = settle(inbox)
     got += messages(commands)
     assert rejected == []
-    assert got[-1] == "399"
+    assert got[-1] == "399", got
     assert [int(m) for m in got] == sorted({int(m) for m in got})
 
 

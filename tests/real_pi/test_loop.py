@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ralph_rpc.demo.model import Reply, Usage
-from tests.real_pi.rig import Rig, alive, git, new_project, user_texts, wait_for
+from tests.rig import Rig, alive, git, new_project, user_texts, wait_for
 from tests.real_pi.scripted_model import (
     MODEL_ARGS,
     ScriptedModel,

@@ -30,7 +30,7 @@ from ralph_runner.core.run import Ending, Run, tokens
 from ralph_runner.core.state import Running
 from ralph_runner.core.turn import Turn
 
-ABORT_MS = 10_000
+ABORT_MS = 5_000
 """A tool or dialog that ignores the signal keeps an abort from ever being answered."""
 NUDGE_MS = 10_000
 EXPECT_MS = 5_000

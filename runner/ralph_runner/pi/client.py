@@ -201,9 +201,9 @@ class _Stderr:
 
     def feed(self, chunk: bytes, final: bool = False) -> None:
         *lines, self._rest = (self._rest + self._decoder.decode(chunk, final)).split("\n")
-        while len(self._rest) > STDERR_LINE:
-            lines.append(self._rest[:STDERR_LINE])
-            self._rest = self._rest[STDERR_LINE:]
+        if len(self._rest) > STDERR_LINE:
+            lines.append(self._rest)
+            self._rest = ""
         for line in lines:
             self._take(line)
 
@@ -219,9 +219,10 @@ class _Stderr:
 
     def _take(self, line: str) -> None:
         line = line.rstrip()
-        if line:
-            self._lines.append(line)
-            self._note(line)
+        for at in range(0, len(line), STDERR_LINE):
+            piece = line[at : at + STDERR_LINE]
+            self._lines.append(piece)
+            self._note(piece)
 
 
 class _Reader(threading.Thread):

@@ -35,6 +35,7 @@ from ralph_runner.shell.watch import Watch
 HEARTBEAT_S = 5.0
 SCAN_S = 0.25
 RETRY_S = 0.05
+SETTLE_S = 3.0
 SYNC_S = 1.0
 
 
@@ -107,7 +108,7 @@ class Runner:
         loop.add_signal_handler(signal.SIGTERM, lambda: performer.feed(Terminate()))
         for ignored in (signal.SIGINT, signal.SIGHUP):
             signal.signal(ignored, signal.SIG_IGN)
-        self._take_up(performer, inbox, journal, log, found)
+        await self._take_up(performer, inbox, journal, log, found)
         performer.feed(Begin())
 
         arrived = asyncio.Event()
@@ -149,7 +150,7 @@ class Runner:
         self._note(message)
         log.append_event({"type": "ralph_notice", "at": now_ms(), "level": level, "message": message})
 
-    def _take_up(
+    async def _take_up(
         self, performer: Performer, inbox: Inbox, journal: CommandJournal, log: EventLog, found: Recovered
     ) -> None:
         """The commands that an earlier runner had not finished, and those that lie in the inbox already."""
@@ -157,10 +158,14 @@ class Runner:
             performer.feed(CommandCame(command.id, command.verb, command.body, known=True, maybe=command.sent))
         if found.crashed:
             return
+        until = time.monotonic() + SETTLE_S
         while True:
             scan = inbox.scan(time.time())
             if not scan.commands and not scan.rejected:
-                return
+                if not scan.retry or time.monotonic() > until:
+                    return
+                # An empty file counts as a command only when it has been still for a second.
+                await asyncio.sleep(RETRY_S)
             self._reject(log, scan.rejected)
             for claimed in scan.commands:
                 if claimed.verb in ("stop", "abort", "pause", "resume"):

@@ -1,0 +1,52 @@
+"""What people type all day starts fast: it loads none of the heavy modules. Modules are counted, not milliseconds."""
+
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.cli import forged
+
+HEAVY = {"pydantic", "asyncio", "watchdog", "psutil", "rich", "textual", "platformdirs"}
+PROBE = """
+import sys
+from ralph_rpc.cli.main import run
+code = run(sys.argv[1:])
+print("LOADED", code, *sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["list"], ["list", "--all"], ["list", "--json"], ["status"], ["status", "api"], ["status", "api", "--json"],
+        ["stop", "api"], ["stop", "api", "--wait", "--timeout", "0"], ["steer", "api", "hello"], ["abort", "api"],
+        ["pause", "api"], ["resume", "api"], ["followup", "api", "hello"], ["logs", "api", "-n", "5"],
+        ["logs", "api", "--raw"], ["--version"], ["--help"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_an_everyday_command_loads_nothing_heavy(tmp_path: Path, args: list[str]) -> None:
+    status = "paused" if args[0] == "resume" else "running"
+    paths = forged.loop(tmp_path, "api", alive=True, status=status)
+    forged.register("--x--api", forged.entry(tmp_path, "api", alive=True))
+    forged.write_log(paths, [{"type": "ralph_notice", "at": 1, "level": "info", "message": "hello"}])
+    env = forged.program()[1]
+    with ExitStack() as held:
+        held.enter_context(forged.runner_of(paths))
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE, *args], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+        )
+    told = next(line for line in done.stdout.splitlines() if line.startswith("LOADED"))
+    _, code, *loaded = told.split()
+    assert code == ("1" if "--wait" in args else "0"), done
+    assert not HEAVY & set(loaded)
+
+
+def test_the_probe_sees_what_is_loaded(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, "schema"], cwd=tmp_path, env=forged.program()[1], capture_output=True, text=True
+    )
+    assert "pydantic" in done.stdout.splitlines()[-1].split()

@@ -1,0 +1,267 @@
+"""The whole program on a fake pi: what a real one does too rarely, too slowly or never."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.rig import Rig, alive, new_project, wait_for
+
+pytestmark = pytest.mark.usefixtures("no_leftovers")
+FAKE = Path(__file__).parents[1] / "fake_pi" / "fake_pi.py"
+MARKER = "<promise>COMPLETE</promise>"
+GATE = {"tool": "bash", "run": "while [ ! -e go ]; do sleep 0.05; done"}
+
+
+def rig_for(tmp_path: Path, script: dict[str, Any] | list[Any], generation: str = "new") -> Rig:
+    """A project whose pi follows the script."""
+    path = tmp_path / "script.json"
+    path.write_text(json.dumps(script if isinstance(script, dict) else {"prompts": script}))
+    pi = tmp_path / "pi"
+    pi.write_text(
+        f"#!/bin/sh\nFAKE_PI_SCRIPT={path} FAKE_PI_GENERATION={generation} exec {sys.executable} {FAKE} \"$@\"\n"
+    )
+    pi.chmod(0o755)
+    return Rig(new_project(tmp_path / "project"), str(pi), tmp_path / "agent", [])
+
+
+def outcomes(rig: Rig) -> list[str]:
+    return [r["outcome"] for r in rig.records()]
+
+
+@pytest.mark.parametrize("generation", ["new", "old"])
+def test_a_loop_runs_to_its_limit(tmp_path: Path, generation: str) -> None:
+    rig = rig_for(tmp_path, ["one", [{"tool": "bash", "run": "echo x > made"}, "two"]], generation)
+    rig.start("-n", "2")
+    assert rig.wait_end()["stopReason"] == "max-iterations"
+    assert outcomes(rig) == ["ok", "ok"] and rig.records()[1]["filesChanged"] == 1
+    assert rig.registry() == [] and rig.of_mine() == {}
+
+
+def test_a_line_of_64_mib_passes_whole(tmp_path: Path) -> None:
+    rig = rig_for(tmp_path, [[{"tool": "bash", "bytes": 64 << 20}, f"seen\n{MARKER}"]])
+    rig.start()
+    assert rig.wait_end()["status"] == "completed"
+    assert any(len(json.dumps(e)) > 64 << 20 for e in rig.of("tool_execution_end"))
+
+
+def test_lines_that_are_no_json_are_kept_and_change_nothing(tmp_path: Path) -> None:
+    noise = [{"raw": raw} for raw in ("null", "[1]", "{torn", "plain text", '{"type":"from the future"}', "\u2028")]
+    rig = rig_for(tmp_path, [[*noise, f"fine\n{MARKER}"]])
+    rig.start()
+    assert rig.wait_end()["status"] == "completed"
+    assert [e["raw"] for e in rig.of("ralph_unparsed")] == ["null", "[1]", "{torn", "plain text", "\u2028"]
+    assert rig.of("from the future")
+
+
+@pytest.mark.parametrize("command", ["prompt", "get_session_stats", "clear_queue", "steer"])
+def test_a_request_that_is_refused_does_not_hang_the_loop(tmp_path: Path, command: str) -> None:
+    script = {"prompts": [[{"wait": 0.3}, "answer"]], "commands": {command: {"refuse": "not today", "times": 1}}}
+    rig = rig_for(tmp_path, script)
+    rig.start("-n", "1", "--max-failures", "3")
+    if command == "steer":
+        rig.drop("steer.json", '{"id": "s", "message": "hello"}')
+    state = rig.wait_end()
+    assert state["status"] == "stopped", state
+    assert rig.records()
+
+
+@pytest.mark.parametrize("command", ["prompt", "new_session", "get_session_stats", "get_state"])
+def test_an_answer_that_comes_twice_is_taken_once(tmp_path: Path, command: str) -> None:
+    rig = rig_for(tmp_path, {"prompts": ["one", "two"], "commands": {command: {"twice": True}}})
+    rig.start("-n", "2")
+    rig.wait_end()
+    assert outcomes(rig) == ["ok", "ok"]
+
+
+def test_a_pi_that_ends_at_start_is_an_error_of_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    rig = rig_for(tmp_path, {"start": {"stderr": "Error: Unknown provider: nope", "exit": 1}})
+    done = rig.start(check=5)
+    assert done.stderr.count("\n") == 1 and "Unknown provider: nope" in done.stderr
+    assert not rig.paths.dir.exists() and rig.registry() == []
+
+
+@pytest.mark.parametrize("end", [{"exit": 3}, {"torn": '{"type":"message_up'}])
+def test_a_pi_that_ends_in_the_middle_is_replaced(tmp_path: Path, end: dict[str, Any]) -> None:
+    rig = rig_for(tmp_path, [["begun", end], f"again\n{MARKER}"])
+    rig.start()
+    assert rig.wait_end()["status"] == "completed"
+    assert outcomes(rig) == ["crashed", "ok"]
+    assert len(rig.of("ralph_pi_start")) == 2
+
+
+def test_a_deaf_pi_is_killed_when_it_is_to_stop(tmp_path: Path) -> None:
+    rig = rig_for(tmp_path, [["hello", {"hang": "deaf"}]])
+    rig.start()
+    rig.run("stop", "x", "--now")
+    state = rig.wait_end()
+    assert (state["status"], state["stopReason"]) == ("stopped", "stop")
+    assert rig.of("ralph_pi_exit")[-1]["terminationMethod"] in ("sigterm", "sigkill")
+
+
+def test_a_flood_of_events_loses_nothing(tmp_path: Path) -> None:
+    rig = rig_for(tmp_path, [[{"reply": "flood", "deltas": 20_000}]])
+    rig.start("-n", "1", "--log-size", "1M", "--log-keep", "50")
+    rig.wait_end()
+    told = [e["assistantMessageEvent"].get("delta") for e in rig.of("message_update")]
+    assert [d for d in told if d and d.startswith("tok")] == [f"tok{i} " for i in range(20_000)]
+    assert len(list(rig.paths.dir.glob("events.jsonl.*"))) > 2
+
+
+def test_a_hostile_inbox_is_rejected_with_reasons_and_the_loop_goes_on(tmp_path: Path) -> None:
+    rig = rig_for(tmp_path, [["hello", GATE, "on"], f"done\n{MARKER}"])
+    rig.start()
+    bad = {
+        "steer.json": "{not json", "steer-1.json": "[]", "steer-2.json": '{"message": ""}', "fly.json": "{}",
+        "stop-1.json": '{"when": "later"}', "followup.json": '{"type": "steer", "message": "x"}',
+    }  # fmt: skip
+    for name, text in bad.items():
+        rig.drop(name, text)
+    (rig.paths.inbox / "steer-3.json").write_bytes(b'{"message": "\xff"}')
+    (rig.paths.inbox / "steer-4.json").symlink_to("/etc/passwd")
+    (rig.paths.inbox / "steer-5.json").mkdir()
+    os.mkfifo(rig.paths.inbox / "steer-6.json")
+    (rig.paths.inbox / "steer-7.json").write_bytes(b"{" + b" " * (2 << 20) + b"}")
+    wait_for("11 rejected", lambda: len(list(rig.paths.rejected.glob("*.reason"))) == 11, timeout=15)
+    (rig.project / "go").touch()
+    assert rig.wait_end()["status"] == "completed"
+    for reason in rig.paths.rejected.glob("*.reason"):
+        assert reason.read_text().strip().count("\n") == 0
+    assert not [p for p in rig.paths.inbox.iterdir() if p.name != "rejected"]
+
+
+def test_a_stale_stop_is_set_aside_by_a_fresh_start_and_a_message_is_not(tmp_path: Path) -> None:
+    rig = rig_for(tmp_path, [f"done\n{MARKER}"])
+    rig.start()
+    rig.wait_end()
+    rig.drop("stop.json")
+    rig.drop("steer.json", '{"id": "early", "message": "from before"}')
+    rig.start("-n", "2")
+    assert rig.wait_end()["status"] == "completed"
+    assert (rig.paths.rejected / "stop.json.reason").exists()
+    assert rig.steps("early")[-1] == "delivered"
+    assert any(rig.project.glob(".ralph/.archive/x-*/state.json"))
+
+
+def test_a_stop_that_a_killed_runner_had_taken_is_honoured(tmp_path: Path) -> None:
+    rig = rig_for(tmp_path, [["hello", {"hang": True}], "never"])
+    rig.start()
+    rig.drop("stop.json")
+    rig.wait_event("ralph_command", command="stop", state="accepted")
+    runner, _, _ = rig.pids()
+    rig.kill(runner)
+    wait_for("its end", lambda: not alive(runner))
+    rig.run("resume", "x", check=None)
+    state = rig.wait_end()
+    assert (state["status"], state["stopReason"]) == ("stopped", "stop")
+    assert outcomes(rig) == ["crashed"]
+
+
+def test_two_starts_at_once_give_one_loop(tmp_path: Path) -> None:
+    rig = rig_for(tmp_path, [["hello", {"hang": True}]])
+    codes: list[int] = []
+
+    def start() -> None:
+        codes.append(rig.start(check=None).returncode)
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(codes) == [0, 4, 4, 4], codes
+    assert len(rig.of("ralph_loop_start")) == 1
+    rig.run("kill", "x")
+
+
+def test_a_deleted_folder_ends_the_loop(tmp_path: Path) -> None:
+    rig = rig_for(tmp_path, [["hello", {"hang": True}]])
+    rig.start()
+    runner, guard, pi = rig.pids()
+    rig.paths.dir.rename(tmp_path / "gone")
+    wait_for("the end of all three", lambda: not (alive(runner) or alive(guard) or alive(pi)))
+
+
+def test_a_task_file_that_turns_unreadable_ends_the_loop_with_one_line(tmp_path: Path) -> None:
+    rig = rig_for(tmp_path, [["hello", {"wait": 0.5}, "more"]])
+    rig.start()
+    rig.paths.task.write_bytes(b"\xff\xfe\x00")
+    state = rig.wait_end()
+    assert (state["status"], state["stopReason"]) == ("error", "blocked")
+    assert "not UTF-8" in state["error"]
+    rig.paths.task.write_text("mended")
+    rig.run("resume", "x", "-n", "2")
+    assert rig.wait_end()["stopReason"] == "max-iterations"
+
+
+def test_an_unreadable_state_is_set_aside_and_rebuilt(tmp_path: Path) -> None:
+    rig = rig_for(tmp_path, ["a", "b"])
+    rig.start("-n", "1")
+    rig.wait_end()
+    rig.paths.state.write_text('{"torn')
+    rig.run("resume", "x", "-n", "2")
+    state = rig.wait_end()
+    assert state["stats"]["iterations"] == 2
+    assert list(rig.paths.dir.glob("state.json.broken-*"))
+
+
+def test_sigterm_to_the_runner_ends_everything_in_order(tmp_path: Path) -> None:
+    rig = rig_for(tmp_path, [["hello", {"hang": True}]])
+    rig.start()
+    runner, guard, pi = rig.pids()
+    rig.kill(runner, signal.SIGTERM)
+    assert rig.wait_end()["stopReason"] == "kill"
+    assert not alive(guard) and not alive(pi)
+    assert outcomes(rig) == ["aborted"]
+
+
+def test_no_secret_of_the_environment_is_written_down(tmp_path: Path) -> None:
+    rig = rig_for(tmp_path, [f"done\n{MARKER}"])
+    rig.env["ANTHROPIC_API_KEY"] = "canary-5c1f"
+    rig.start()
+    rig.wait_end()
+    found = [p for p in (*rig.paths.dir.rglob("*"), *Path(rig.env["RALPH_HOME"]).rglob("*")) if p.is_file()]
+    assert found and not [p for p in found if b"canary-5c1f" in p.read_bytes()]
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o077])
+def test_folders_are_private_under_any_umask(tmp_path: Path, mask: int) -> None:
+    rig = rig_for(tmp_path, [f"done\n{MARKER}"])
+    before = os.umask(mask)
+    try:
+        rig.start()
+    finally:
+        os.umask(before)
+    rig.wait_end()
+    for path in (rig.paths.dir.parent, *rig.paths.dir.rglob("*")):
+        want = 0o700 if path.is_dir() else 0o600
+        assert path.stat().st_mode & 0o777 == want, path
+
+
+def test_every_file_meets_its_schema(tmp_path: Path) -> None:
+    from ralph_rpc.model.schemas import validator
+
+    rig = rig_for(tmp_path, [["hello", {"wait": 1.0}, "more"], {"refuse": "529 overloaded"}, f"done\n{MARKER}"])
+    rig.start("--verify", "true")
+    rig.drop("steer.json", '{"message": "hello"}')
+    entry = rig.registry()[0]
+    rig.wait_end()
+    validator("registry").validate_python(entry, strict=True)
+    validator("state").validate_json(rig.paths.state.read_bytes())
+    validator("config").validate_json(rig.paths.config.read_bytes())
+    for path in rig.paths.iterations.iterdir():
+        validator("iteration").validate_json(path.read_bytes())
+    for line in rig.paths.commands.read_bytes().splitlines():
+        validator("journal").validate_json(line)
+    own = [e for e in rig.events() if e["type"].startswith("ralph_")]
+    assert {e["type"] for e in own} >= {"ralph_loop_start", "ralph_verify", "ralph_command", "ralph_iteration_end"}
+    for event in own:
+        validator("event").validate_python(event, strict=True)
+    for event in rig.events():
+        if not event["type"].startswith("ralph_"):
+            validator("stamp").validate_python(event["ralph"], strict=True)

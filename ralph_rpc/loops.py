@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ralph_rpc import clock
 from ralph_rpc.errors import NoSuchLoop, UsageError
-from ralph_rpc.files import clock, identity, locks, records, registry
+from ralph_rpc.files import identity, locks, records, registry
 from ralph_rpc.files.atomic import Unreadable, read_json_object
 from ralph_rpc.files.paths import LoopPaths, registry_dir
 from ralph_rpc.model.state import ENDED, State

@@ -13,7 +13,7 @@ RULES: dict[str, set[str]] = {
     "ralph_rpc/model": {"ralph_rpc.model"},
     "ralph_rpc/files": {"ralph_rpc.model", "ralph_rpc.errors", "ralph_rpc.files", "ralph_rpc.clock"},
     "ralph_rpc": {"ralph_rpc"},
-    "ralph_rpc/view.py": {"ralph_rpc.model"},
+    "ralph_rpc/view.py": {"ralph_rpc.model", "ralph_rpc.items"},
     "runner/ralph_runner/core": {*PURE, "ralph_runner.core"},
     "runner/ralph_runner/pi": {
         "ralph_rpc.model", "ralph_rpc.errors", "ralph_rpc.files", "ralph_runner.core.inputs", "ralph_runner.pi",

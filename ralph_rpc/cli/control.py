@@ -14,8 +14,9 @@ from typing import Any, cast
 import click
 import orjson
 
+from ralph_rpc import clock
 from ralph_rpc.errors import NoSuchLoop, RalphError, UsageError
-from ralph_rpc.files import clock, identity, inbox, locks, records, registry
+from ralph_rpc.files import identity, inbox, locks, records, registry
 from ralph_rpc.files.commandfile import MAX_BYTES
 from ralph_rpc.files.eventreader import EventReader
 from ralph_rpc.files.paths import LoopPaths

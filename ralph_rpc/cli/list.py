@@ -13,8 +13,8 @@ from typing import TypedDict
 import click
 import orjson
 
+from ralph_rpc.clock import now_ms, parse_iso
 from ralph_rpc.files import registry
-from ralph_rpc.files.clock import now_ms, parse_iso
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.loops import LoopStatus, find_project, loop_status, loops_of
 from ralph_rpc.model.registry import RegistryEntry

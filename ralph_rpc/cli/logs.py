@@ -17,9 +17,10 @@ from ralph_rpc.errors import INTERRUPTED, RalphError, UsageError
 from ralph_rpc.files.atomic import Unreadable, read_json_object
 from ralph_rpc.files.eventreader import EventReader
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.items import Event
 from ralph_rpc.loops import complete_names, loop_status, resolve_loop
 from ralph_rpc.text import count, inert_json, number, wants_colour
-from ralph_rpc.view import Event, View, parse_line
+from ralph_rpc.view import View, parse_line
 
 _POLL_S = 0.1
 _LIVENESS_S = 1.0

@@ -12,7 +12,7 @@ import time
 import traceback
 from itertools import takewhile
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -43,6 +43,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
+class _ReaderLeft(Exception):
+    """Nobody reads our stdout any more, as after `| head`."""
+
+
 class Program(click.Group):
     """Knows its commands by name and help line alone, so that each call imports only the one it needs."""
 
@@ -56,6 +60,13 @@ class Program(click.Group):
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Made another error, since click turns this one into a silent exit code 1.
+            raise _ReaderLeft from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -87,7 +98,7 @@ def run(args: list[str]) -> int:
         code = program.main(args, prog_name="ralph-rpc", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else OK
-    except BrokenPipeError:
+    except (BrokenPipeError, _ReaderLeft):
         # The reader has seen enough. Python would complain again when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return OK

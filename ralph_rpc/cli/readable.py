@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ralph_rpc.text import Style, clip, count, duration, inert, line_of, money, number, paint, width
-from ralph_rpc.view import (
+from ralph_rpc.items import (
     CommandStep,
     Compaction,
     Dialog,
@@ -30,7 +29,8 @@ from ralph_rpc.view import (
     ToolEnded,
     UserText,
     Verified,
-)  # fmt: skip
+)
+from ralph_rpc.text import Style, clip, count, duration, inert, line_of, money, number, paint, width
 
 _NOTE = 300
 """Columns that a one-line note may have; a terminal wraps it, a log stays readable."""

@@ -10,10 +10,8 @@ from typing import Any
 
 import click
 
-from ralph_rpc import git, options
+from ralph_rpc import options
 from ralph_rpc.cli.control import end_of_log
-from ralph_rpc.cli.start import attend, with_pi
-from ralph_rpc.create import check_writable
 from ralph_rpc.errors import AlreadyRunning, RalphError, UsageError
 from ralph_rpc.files import inbox, locks, records
 from ralph_rpc.files.atomic import make_private_dir, write_atomic
@@ -45,15 +43,26 @@ def resume(ctx: click.Context, /, name: str, foreground: bool, as_json: bool, pr
     found = _settled_status(paths)
     if found.runner != "dead":
         _resume_living(paths, found.shown, options.given(cli))
-        return
+    else:
+        ctx.exit(_restart(paths, found.state, cli, foreground, as_json))
+
+
+def _restart(paths: LoopPaths, state: State | None, cli: dict[str, Any], foreground: bool, as_json: bool) -> int:
+    """A new runner for a loop that has none; returns the exit code."""
+    # Here, because waking a paused loop is an everyday command and needs none of it.
+    from ralph_rpc import git
+    from ralph_rpc.cli.start import attend
+    from ralph_rpc.create import check_writable
+
+    name = paths.name
     stored = records.read_config(paths)
     if stored is None:
         raise RalphError(f"{paths.config} is missing", f"start the loop anew: ralph-rpc start {name}")
     check_writable(paths.project)
     resolved = options.override(stored, cli)
     config = _with_pi(resolved.config, "pi" in options.given(cli))
-    if found.state is not None:
-        _check_open(paths, found.state, config)
+    if state is not None:
+        _check_open(paths, state, config)
     if not paths.task.exists():
         raise UsageError(f"{paths.task} is missing", "write the task into it, then resume")
     if config["worktree"] != stored["worktree"]:
@@ -74,7 +83,7 @@ def resume(ctx: click.Context, /, name: str, foreground: bool, as_json: bool, pr
     except BaseException:
         lock.release()
         raise
-    ctx.exit(attend(paths, runner, foreground, as_json, None, offset))
+    return attend(paths, runner, foreground, as_json, None, offset)
 
 
 def _settled_status(paths: LoopPaths) -> LoopStatus:
@@ -99,6 +108,8 @@ def _resume_living(paths: LoopPaths, shown: str, given: list[str]) -> None:
 
 def _with_pi(config: Config, chosen: bool) -> Config:
     """The pi that the loop was started with, as new as it is by now; if it is gone, the one that is found instead."""
+    from ralph_rpc.cli.start import with_pi
+
     gone = not chosen and not Path(config["pi"][-1] if config["pi"] else "").is_file()
     return with_pi({**config, "pi": []} if gone else config)
 

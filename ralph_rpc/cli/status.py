@@ -13,9 +13,10 @@ import click
 import orjson
 
 from ralph_rpc.cli.list import STYLES, Row, progress, row_of_state
-from ralph_rpc.files.clock import now_ms, parse_iso
+from ralph_rpc.clock import now_ms, parse_iso
 from ralph_rpc.files.eventreader import EventReader
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.items import Compaction, Item, MessageDone, Retry, StatusChanged, TextDelta, ToolBegan
 from ralph_rpc.loops import LoopStatus, complete_names, find_project, loop_status, loops_of, resolve_loop
 from ralph_rpc.model.state import ENDED, State
 from ralph_rpc.text import (
@@ -32,17 +33,7 @@ from ralph_rpc.text import (
     paint,
     wants_colour,
 )  # fmt: skip
-from ralph_rpc.view import (
-    Compaction,
-    Item,
-    MessageDone,
-    Retry,
-    StatusChanged,
-    TextDelta,
-    ToolBegan,
-    View,
-    parse_line,
-)
+from ralph_rpc.view import View, parse_line
 
 _TAIL = 200
 """Lines of the log that tell what happens now."""

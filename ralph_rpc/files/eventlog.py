@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from ralph_rpc.files.atomic import append_whole, cut_to, end_of_lines, fsync_dir, write_all
-from ralph_rpc.files.clock import now_ms
+from ralph_rpc.clock import now_ms
 from ralph_rpc.files.eventreader import base_of, rotated_numbers, rotated_path
 
 TORN_KEPT = 1 << 20

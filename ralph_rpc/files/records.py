@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 import orjson
 
 from ralph_rpc.files.atomic import Unreadable, make_private_dir, read_json_object, write_atomic
-from ralph_rpc.files.clock import iso, now_ms
+from ralph_rpc.clock import iso, now_ms
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.files.shapes import misfit
 from ralph_rpc.model.config import Config

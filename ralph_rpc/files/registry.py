@@ -13,7 +13,7 @@ import orjson
 
 from ralph_rpc.files import identity
 from ralph_rpc.files.atomic import Unreadable, make_private_dir, read_json_object, write_atomic
-from ralph_rpc.files.clock import now_ms, parse_iso
+from ralph_rpc.clock import now_ms, parse_iso
 from ralph_rpc.files.paths import registry_dir
 from ralph_rpc.files.shapes import misfit
 from ralph_rpc.model.registry import RegistryEntry

@@ -9,7 +9,8 @@ from typing import Any
 
 import orjson
 
-from ralph_rpc.files import clock, identity, locks
+from ralph_rpc import clock
+from ralph_rpc.files import identity, locks
 from ralph_rpc.files.paths import LoopPaths, registry_dir
 
 ROOT = Path(__file__).parents[2]

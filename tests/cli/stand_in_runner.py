@@ -14,7 +14,8 @@ from typing import Any, cast
 
 import orjson
 
-from ralph_rpc.files import clock, identity, locks, records, registry
+from ralph_rpc import clock
+from ralph_rpc.files import identity, locks, records, registry
 from ralph_rpc.files.inbox import Inbox
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.model.registry import RegistryEntry

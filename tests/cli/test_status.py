@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ralph_rpc import clock
 from ralph_rpc.cli.main import run
-from ralph_rpc.files import clock
 from ralph_rpc.files.paths import LoopPaths
 from tests.cli import forged
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ralph_rpc.cli.readable import Readable
-from ralph_rpc.view import (
+from ralph_rpc.items import (
     CommandStep,
     Compaction,
     Dialog,
@@ -30,9 +30,8 @@ from ralph_rpc.view import (
     ToolEnded,
     UserText,
     Verified,
-    View,
-    parse_line,
-)  # fmt: skip
+)
+from ralph_rpc.view import View, parse_line
 
 RECORDINGS = sorted((Path(__file__).parents[1] / "data" / "transcripts").glob("*/*.jsonl"))
 

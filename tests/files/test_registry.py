@@ -9,8 +9,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+from ralph_rpc.clock import iso, now_ms
 from ralph_rpc.files import identity, registry
-from ralph_rpc.files.clock import iso, now_ms
 from ralph_rpc.files.paths import registry_dir
 from ralph_rpc.model.registry import RegistryEntry
 

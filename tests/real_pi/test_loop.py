@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from ralph_rpc.demo.model import Reply, Usage
-from tests.rig import Rig, alive, git, new_project, user_texts, wait_for
 from tests.real_pi.scripted_model import (
     MODEL_ARGS,
     ScriptedModel,
@@ -17,6 +16,7 @@ from tests.real_pi.scripted_model import (
     hang_mid_stream,
     status,
 )  # fmt: skip
+from tests.rig import Rig, alive, git, new_project, user_texts, wait_for
 
 pytestmark = [pytest.mark.pi, pytest.mark.usefixtures("no_leftovers")]
 MARKER = "<promise>COMPLETE</promise>"

@@ -7,7 +7,7 @@ lacked becomes the next prompt's first words.
 from dataclasses import replace
 from typing import Any, Literal
 
-from ralph_rpc.files.clock import iso
+from ralph_rpc.clock import iso
 from ralph_rpc.model.iteration import ErrorKind, Iteration, Outcome, Verify
 from ralph_rpc.model.state import Stats
 from ralph_runner.core import boot, completion, failures, flow, mailbox

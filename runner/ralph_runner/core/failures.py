@@ -7,7 +7,7 @@ status codes (some providers answer 400 or 429 for an empty account), then the l
 import re
 from dataclasses import dataclass
 
-from ralph_rpc.files.clock import parse_iso
+from ralph_rpc.clock import parse_iso
 from ralph_rpc.model.iteration import ErrorKind
 
 TRANSIENT: frozenset[ErrorKind] = frozenset({"rate-limit", "overloaded", "network", "quota"})

@@ -6,7 +6,7 @@ counters and limits go on, a message without a receipt is held for the next prom
 
 from dataclasses import dataclass
 
-from ralph_rpc.files.clock import iso
+from ralph_rpc.clock import iso
 from ralph_rpc.model.config import Config
 from ralph_rpc.model.state import State, Stats, Worktree
 from ralph_runner.core.failures import recent

@@ -15,7 +15,7 @@ from typing import Any
 
 from ralph_rpc.errors import RalphError
 from ralph_rpc.files import records
-from ralph_rpc.files.clock import iso
+from ralph_rpc.clock import iso
 from ralph_rpc.files.eventlog import EventLog
 from ralph_rpc.files.journal import CommandJournal
 from ralph_rpc.files.paths import LoopPaths

@@ -11,7 +11,7 @@ from typing import cast
 
 from ralph_rpc.files import records
 from ralph_rpc.files.atomic import Unreadable
-from ralph_rpc.files.clock import iso
+from ralph_rpc.clock import iso
 from ralph_rpc.files.identity import boot_id
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.model.config import Config

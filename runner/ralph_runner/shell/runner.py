@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ralph_rpc.files import identity, locks, records, registry
-from ralph_rpc.files.clock import now_ms
+from ralph_rpc.clock import now_ms
 from ralph_rpc.files.eventlog import EventLog
 from ralph_rpc.files.inbox import Claimed, Inbox, Rejected
 from ralph_rpc.files.journal import CommandJournal

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ralph_rpc.files.clock import iso, now_ms, parse_iso
+from ralph_rpc.clock import iso, now_ms, parse_iso
 
 
 def test_a_time_is_written_as_utc_with_milliseconds() -> None:

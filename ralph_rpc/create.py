@@ -1,7 +1,8 @@
 """Makes the folder of a loop, and takes back what it made when the start fails.
 
-Called by `start` under the runner lock. If the machine dies here, a folder without state.json is left, which is no
-loop yet: the next `start` of that name goes on in it. An earlier, ended run is moved aside, never overwritten.
+Called by `start` under the runner lock. If the machine dies here, a folder without state.json is left,
+which is no loop yet: the next `start` of that name goes on in it. An earlier, ended run is moved aside,
+never overwritten.
 """
 
 import shutil
@@ -19,7 +20,7 @@ from ralph_rpc.model.config import Config
 from ralph_rpc.model.state import ENDED
 
 _STAYS = ("inbox", "worktree", "runner.lock", "tree.lock")
-"""What an earlier run leaves to the next: commands not taken yet, the worktree, and the locks, which never move."""
+"""What an earlier run leaves to the next: commands not taken yet, the worktree, and the locks."""
 
 
 def check_startable(paths: LoopPaths) -> None:
@@ -58,7 +59,9 @@ def check_writable(project: Path) -> None:
         probe.touch(0o600)
         probe.unlink()
     except OSError as error:
-        raise UsageError(f"cannot write in {where}: {error.strerror}", "loops live in the project's .ralph") from None
+        raise UsageError(
+            f"cannot write in {where}: {error.strerror}", "loops live in the project's .ralph"
+        ) from None
 
 
 @dataclass
@@ -149,7 +152,7 @@ def _archive(paths: LoopPaths) -> Path:
     if place.exists():
         place = place.with_name(f"{place.name}-{time.time_ns()}")
     make_private_dir(place)
-    # state.json last: while it is there, a start that dies here leaves an ended loop, of which the next moves the rest.
+    # state.json last: while it is there, a start that dies here leaves an ended loop to the next start.
     for path in sorted(paths.dir.iterdir(), key=lambda path: path == paths.state):
         if path.name not in _STAYS and path != paths.task:
             path.rename(place / path.name)

@@ -209,6 +209,13 @@ def add_worktree(project: Path, path: Path, branch: str) -> None:
             raise
 
 
+def project_in(worktree: Path, project: Path) -> Path:
+    """Where the project lies in a worktree of its repository: at its root, unless the project is a subfolder."""
+    top = toplevel(project)
+    inside = worktree / project.relative_to(top) if top is not None and project.is_relative_to(top) else worktree
+    return inside if inside.is_dir() else worktree
+
+
 def worktree_risk(project: Path, path: Path) -> str | None:
     """What removing the worktree at `path` would lose or leave unmerged, as one line; None when it is safe.
 

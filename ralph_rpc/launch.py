@@ -1,7 +1,8 @@
 """Starting a runner: its command line and pi's, and the wait until it works.
 
-Called by `start` and `resume` under the runner lock, which is handed to the runner as an open file: at no instant
-does nobody hold it. The runner is detached from terminal and caller; if the caller dies here it goes on alone.
+Called by `start` and `resume` under the runner lock, which is handed to the runner as an open file: at no
+instant does nobody hold it. The runner is detached from terminal and caller; if the caller dies here it
+goes on alone.
 """
 
 import os
@@ -62,14 +63,14 @@ def launch(paths: LoopPaths, lock: Lock, resume: bool) -> Launched:
         )  # fmt: skip
     finally:
         os.close(log)
-    # Only the runner's copy may keep the lock from now on, else the loop would look alive for as long as we are.
+    # Only the runner's copy may keep the lock from now on, else the loop would look alive as long as we do.
     lock.release()
     process.returncode = 0  # it outlives us on purpose: no warning that it still runs
     return Launched(process.pid, at)
 
 
 def await_started(paths: LoopPaths, runner: Launched, timeout: float) -> State | None:
-    """The state of the run that `launch` began, as soon as it works or has ended; None after `timeout` seconds.
+    """The state of the run that `launch` began, once it works or has ended; None after `timeout` seconds.
 
     Raises RalphError with the last lines of runner.log if the runner is gone without having said anything.
     """
@@ -80,13 +81,15 @@ def await_started(paths: LoopPaths, runner: Launched, timeout: float) -> State |
         if state is not None and state["status"] not in ("starting", "stopping"):
             return state
         if gone:
-            raise RalphError(f"the runner of {paths.name!r} ended at once: {_log_tail(paths)}", f"see {paths.log}")
+            raise RalphError(
+                f"the runner of {paths.name!r} ended at once: {_log_tail(paths)}", f"see {paths.log}"
+            )
         time.sleep(_POLL_S)
     return None
 
 
 def _state_of_run(paths: LoopPaths, runner: Launched) -> State | None:
-    """The state that this runner wrote. An ended one names no pid; then it must be younger than the launch."""
+    """The state that this runner wrote. An ended one names no pid, but is younger than the launch."""
     try:
         written = paths.state.stat().st_mtime
         state = records.read_state(paths)

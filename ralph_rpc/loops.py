@@ -1,7 +1,8 @@
 """Which loop a name means, and how that loop is doing.
 
-Called by every command, so it imports nothing heavy. It only reads: loop folders, state.json, the registry and
-whether the runner's lock is held. What a dead runner left in state.json is not believed: its loop is `crashed`.
+Called by every command, so it imports nothing heavy. It only reads: loop folders, state.json, the registry
+and whether the runner's lock is held. What a dead runner left in state.json is not believed: its loop is
+`crashed`.
 """
 
 import re
@@ -53,7 +54,8 @@ def check_name(name: str) -> None:
     if not valid_name(name):
         rule = "is reserved" if name in _RESERVED else "is no name for a loop"
         raise UsageError(
-            f"{name!r} {rule}", "names are letters, digits, '.', '_' and '-', at most 64, and begin with a letter or digit"
+            f"{name!r} {rule}",
+            "names are letters, digits, '.', '_' and '-', at most 64, and begin with a letter or digit",
         )
 
 
@@ -84,8 +86,8 @@ def loops_of(project: Path) -> list[LoopPaths]:
 def resolve_loop(name: str, project: Path | None) -> LoopPaths:
     """The loop called `name`: in `project` if given, else around here, else in the registry.
 
-    Several projects with such a loop: a terminal is asked, otherwise NoSuchLoop lists them. Raises UsageError for
-    what is no name.
+    Several projects with such a loop: a terminal is asked, otherwise NoSuchLoop lists them. Raises UsageError
+    for what is no name.
     """
     check_name(name)
     if project is not None:
@@ -110,7 +112,9 @@ def loop_status(paths: LoopPaths) -> LoopStatus:
         state = records.read_state(paths)
     except Unreadable:
         state = None
-    if not held and (state is None or not identity.is_same(state["pid"], state["pidStartTime"], state["bootId"])):
+    if not held and (
+        state is None or not identity.is_same(state["pid"], state["pidStartTime"], state["bootId"])
+    ):
         ended = state is not None and state["status"] in ENDED
         return LoopStatus(state, "dead", state["status"] if state and ended else "crashed")
     if state is None:
@@ -142,13 +146,17 @@ def _silent_ms(paths: LoopPaths, state: State) -> int:
 
 
 def _registered() -> list[LoopPaths]:
-    """Loops that the registry knows, each once. An entry whose folder is not `.ralph/<name>` is not believed."""
+    """Loops that the registry knows, each once."""
+    # A folder that is no `.ralph/<name>` was not written by us, and is not believed.
     found, _ = registry.entries()
     folders = {Path(one.entry["ralphDir"]): one.entry["name"] for one in found}
     return [
         LoopPaths(folder)
         for folder, name in sorted(folders.items())
-        if folder.is_absolute() and folder.name == name and folder.parent.name == ".ralph" and valid_name(name)
+        if folder.is_absolute()
+        and folder.name == name
+        and folder.parent.name == ".ralph"
+        and valid_name(name)
     ]
 
 

@@ -97,7 +97,9 @@ def _duration(text: str, _folder: Path) -> int:
         return _bounded(round(float(plain) * 1000), text)
     parts = re.findall(r"(\d{1,12}(?:\.\d{1,9})?)([smhd])", plain)
     if not parts or "".join(number + unit for number, unit in parts) != plain:
-        raise Wrong(f"expected a duration such as 30s, 10m, 2h or 1d (a plain number is seconds), not {text!r}")
+        raise Wrong(
+            f"expected a duration such as 30s, 10m, 2h or 1d (a plain number is seconds), not {text!r}"
+        )
     return _bounded(round(sum(float(number) * _SECONDS[unit] for number, unit in parts) * 1000), text)
 
 
@@ -172,10 +174,10 @@ COMMAND = Kind("CMD", _text)
 THINKING = Kind("LEVEL", _thinking)
 WHOLE = Kind("N", _whole, (int, str), "expected a whole number")
 MONEY = Kind("USD", _money, (int, float, str), "expected US dollars such as 2.50")
-TOKENS = Kind("N", _tokens, (int, str), "expected a number of tokens such as 2000000 or \"2M\"")
-DURATION = Kind("TIME", _duration, (int, float, str), "expected seconds or a text such as \"10m\"")
-LIMIT = Kind("TIME", _limit, (int, float, str), "expected seconds or a text such as \"10m\"")
-SIZE = Kind("SIZE", _size, (int, str), "expected bytes or a text such as \"100M\"")
+TOKENS = Kind("N", _tokens, (int, str), 'expected a number of tokens such as 2000000 or "2M"')
+DURATION = Kind("TIME", _duration, (int, float, str), 'expected seconds or a text such as "10m"')
+LIMIT = Kind("TIME", _limit, (int, float, str), 'expected seconds or a text such as "10m"')
+SIZE = Kind("SIZE", _size, (int, str), 'expected bytes or a text such as "100M"')
 PATHS = Kind("PATH", _existing, (list,), "expected a list of paths in quotes")
 PROGRAM = Kind("PATH", _program)
 FILE = Kind("FILE", _contents)
@@ -188,7 +190,9 @@ def read_text(path: Path) -> str:
     """A text that a person wrote: a regular file, UTF-8, not blank, at most 1 MiB. Raises UsageError."""
     try:
         if not path.is_file():
-            raise UsageError(f"{str(path)!r} is not a file" if path.exists() else f"there is no file {str(path)!r}")
+            raise UsageError(
+                f"{str(path)!r} is not a file" if path.exists() else f"there is no file {str(path)!r}"
+            )
         with path.open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
     except OSError as error:

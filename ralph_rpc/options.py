@@ -41,7 +41,8 @@ from ralph_rpc.option_kinds import (
 
 # What the runner itself says to pi, or what would end pi's RPC mode.
 _OWNED_ARGS = (
-    "--mode", "--session-dir", "--no-session", "--session", "-c", "--continue", "-r", "--resume", "-p", "--print",
+    "--mode", "--session-dir", "--no-session", "--session",
+    "-c", "--continue", "-r", "--resume", "-p", "--print",
 )  # fmt: skip
 
 
@@ -83,9 +84,17 @@ OPTIONS: tuple[Option, ...] = (
     Option("idle-timeout", "idleTimeoutMs", DURATION, "Longest silence of pi; 0: no limit.", "15m"),
     Option("tool-timeout", "toolTimeoutMs", DURATION, "Longest tool call and verify run; 0: no limit.", "1h"),
     Option("max-failures", "maxFailures", WHOLE, "Failed iterations in a row that end the loop.", "10"),
-    Option("stall-after", "stallAfter", WHOLE, "Iterations without any change that end the loop; 0: never.", "5"),
+    Option(
+        "stall-after", "stallAfter", WHOLE, "Iterations without any change that end the loop; 0: never.", "5"
+    ),
     Option("verify", "verify", COMMAND, "Shell command that must exit 0 before a completion counts."),
-    Option("marker", "marker", LINE, "Last line of the answer that claims completion.", "<promise>COMPLETE</promise>"),
+    Option(
+        "marker",
+        "marker",
+        LINE,
+        "Last line of the answer that claims completion.",
+        "<promise>COMPLETE</promise>",
+    ),
     Option("reflect-every", "reflectEvery", WHOLE, "Reflect in every Nth iteration; 0: never.", "0"),
     Option("reflect", "", FILE, "The reflection prompt; needs --reflect-every."),
     Option("worktree", "worktree", LINE, "Work in a git worktree of this branch, made if it is missing."),
@@ -106,7 +115,7 @@ _Found = dict[str, tuple[Any, str]]
 
 @dataclass(frozen=True)
 class Resolved:
-    """Every option with its origin (`--max-cost`, `RALPH_MAX_COST`, `.ralph/config.toml line 3`, `default`)."""
+    """Every option and its origin: `--max-cost`, `RALPH_MAX_COST`, `.ralph/config.toml line 3`, `default`."""
 
     config: Config
     """`pi` holds what was asked for (nothing or one path or name), `piVersion` nothing yet."""
@@ -117,9 +126,10 @@ class Resolved:
 
 
 def resolve(cli: Mapping[str, object], project: Path, env: Mapping[str, str]) -> Resolved:
-    """Every option from the first place that gives it. `cli` holds click's parameters; None or () is not given.
+    """Every option from the first place that gives it.
 
-    Raises UsageError that names option, variable or file and line.
+    `cli` holds click's parameters, of which None and () are not given. Raises UsageError that names option,
+    variable, or file and line.
     """
     found = {option.name: (_default(option), "default") for option in OPTIONS}
     found |= _from_toml(user_config_file())
@@ -283,9 +293,12 @@ def _toml_trouble(error: tomllib.TOMLDecodeError, text: str) -> str:
 
 
 def _line_of(name: str, text: str) -> int:
-    """The line that first sets a top-level key. tomllib doesn't tell, so the text before it must parse by itself."""
+    """The line that first sets a top-level key."""
+    # tomllib doesn't tell. What looks like the key counts if the text before it parses by itself.
     lines = text.split("\n")
-    key = re.compile(rf"""\s*(?:\[+\s*)?(?:"{re.escape(name)}"|'{re.escape(name)}'|{re.escape(name)})\s*[=.\]]""")
+    key = re.compile(
+        rf"""\s*(?:\[+\s*)?(?:"{re.escape(name)}"|'{re.escape(name)}'|{re.escape(name)})\s*[=.\]]"""
+    )
     for number, line in enumerate(lines, 1):
         if key.match(line):
             try:
@@ -307,7 +320,9 @@ def _checked(found: _Found) -> Resolved:
     values = {name: value for name, (value, _) in found.items()}
     origins = {name: origin for name, (_, origin) in found.items()}
     if values["reflect"] is not None and not values["reflect-every"]:
-        raise UsageError(f"{origins['reflect']} needs --reflect-every", "say how often, such as --reflect-every 5")
+        raise UsageError(
+            f"{origins['reflect']} needs --reflect-every", "say how often, such as --reflect-every 5"
+        )
     for argument in values["pi-args"]:
         if argument.split("=", 1)[0] in _OWNED_ARGS:
             raise UsageError(

@@ -1,7 +1,7 @@
 """Where a loop's task comes from: a file, stdin, a text, the loop's own task.md, or the editor.
 
-Called by `start` before anything is made. Writes nothing, but for `keep`: what a person typed into the editor is not
-lost when the start fails afterwards.
+Called by `start` before anything is made. Writes nothing, but for `keep`: what a person typed into the
+editor is not lost when the start fails afterwards.
 """
 
 import sys
@@ -36,7 +36,9 @@ def task_text(paths: LoopPaths, file: str | None, message: str | None) -> str | 
         _from_file(paths.task, "the task")
         return None
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("there is no task", f"give one with -m TEXT, --task FILE, --task -, or write {paths.task}")
+        raise UsageError(
+            "there is no task", f"give one with -m TEXT, --task FILE, --task -, or write {paths.task}"
+        )
     return _from_editor()
 
 
@@ -68,7 +70,11 @@ def _from_editor() -> str:
     try:
         text = click.edit(TASK_TEMPLATE, extension=".md", require_save=False)
     except click.ClickException as error:
-        raise RalphError(f"the editor failed: {error.message}", "set $EDITOR, or use -m TEXT or --task FILE") from None
+        raise RalphError(
+            f"the editor failed: {error.message}", "set $EDITOR, or use -m TEXT or --task FILE"
+        ) from None
     if text is None or not text.strip() or text.strip() == TASK_TEMPLATE.strip():
-        raise RalphError("the task was left as it was, nothing was started", "or give it with -m TEXT or --task FILE")
+        raise RalphError(
+            "the task was left as it was, nothing was started", "or give it with -m TEXT or --task FILE"
+        )
     return decode_text(text.encode("utf-8", "surrogateescape"), "the task")

@@ -1,7 +1,7 @@
 """Commands for a loop that runs: stop, abort, pause, steer, followup, kill.
 
-All but `kill` are a file in the loop's inbox and nothing else; the receipt comes as events. `kill` signals the runner,
-by its pid *and* start time, and corrects the files only where the runner could not.
+All but `kill` are a file in the loop's inbox and nothing else; the receipt comes as events. `kill` signals
+the runner, by its pid *and* start time, and corrects the files only where the runner could not.
 """
 
 import signal
@@ -35,7 +35,9 @@ LEAVE_S = 10.0
 """From a runner's last word to its end."""
 
 _project = click.option(
-    "--project", type=click.Path(exists=True, file_okay=False, path_type=Path), help="The project that the loop belongs to."
+    "--project",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The project that the loop belongs to.",
 )
 _name = click.argument("name", shell_complete=complete_names)
 _wait = click.option("--wait", "waits", is_flag=True, help="Return when it has had its effect.")
@@ -61,12 +63,16 @@ _timeout = click.option(
 @_wait
 @_timeout
 @_project
-def stop(names: tuple[str, ...], every: bool, now: bool, waits: bool, timeout: float | None, project: Path | None) -> None:
+def stop(
+    names: tuple[str, ...], every: bool, now: bool, waits: bool, timeout: float | None, project: Path | None
+) -> None:
     """End loops after the iteration that runs, or now."""
     if bool(names) == every:
         raise UsageError("give the loop's NAME, or --all", "see: ralph-rpc list")
     _check_wait(waits, timeout)
-    loops = _running_here(project) if every else [resolve_loop(name, project) for name in dict.fromkeys(names)]
+    loops = (
+        _running_here(project) if every else [resolve_loop(name, project) for name in dict.fromkeys(names)]
+    )
     sent: list[tuple[LoopPaths, str, int]] = []
     refused: list[RalphError] = []
     for paths in loops:
@@ -86,7 +92,9 @@ def stop(names: tuple[str, ...], every: bool, now: bool, waits: bool, timeout: f
 
 @click.command()
 @_name
-@click.option("--then", type=click.Choice(["continue", "pause", "stop"]), default="continue", help="What follows.")
+@click.option(
+    "--then", type=click.Choice(["continue", "pause", "stop"]), default="continue", help="What follows."
+)
 @_wait
 @_timeout
 @_project
@@ -111,7 +119,9 @@ def pause(name: str, waits: bool, timeout: float | None, project: Path | None) -
 @_wait
 @_timeout
 @_project
-def steer(name: str, message: tuple[str, ...], waits: bool, timeout: float | None, project: Path | None) -> None:
+def steer(
+    name: str, message: tuple[str, ...], waits: bool, timeout: float | None, project: Path | None
+) -> None:
     """Tell the agent something while it works: it gets it between two turns.
 
     MESSAGE comes from the arguments, from stdin (with - or a pipe), or from your editor.
@@ -159,7 +169,9 @@ def end_runner(paths: LoopPaths) -> bool:
     if by_force:
         identity.signal_same(*who, signal.SIGKILL)
         if not _until(lambda: _is_free(paths), KILL_PATIENCE_S):
-            raise RalphError(f"the runner of {name!r} (pid {who[0]}) does not end", "it may hang in the kernel")
+            raise RalphError(
+                f"the runner of {name!r} (pid {who[0]}) does not end", "it may hang in the kernel"
+            )
     if not _until(lambda: not locks.is_held(paths.tree_lock), TREE_PATIENCE_S):
         raise RalphError(f"processes of {name!r} still live", "end them with: ralph-rpc doctor --fix")
     _correct(paths)
@@ -171,7 +183,7 @@ def _is_free(paths: LoopPaths) -> bool:
 
 
 def _runner_of(paths: LoopPaths, state: State | None) -> tuple[int | None, float | None, str]:
-    """Pid, start time and boot id of the runner; the registry knows it, too, where state.json cannot be read."""
+    """Pid, start time and boot id of the runner, from the registry where state.json cannot be read."""
     if state is not None:
         return state["pid"], state["pidStartTime"], state["bootId"]
     for _, entry in registry.entries()[0]:
@@ -200,7 +212,13 @@ def _correct(paths: LoopPaths) -> None:
 
 
 def _one_order(
-    name: str, project: Path | None, verb: Verb, body: dict[str, Any], told: str, waits: bool, timeout: float | None
+    name: str,
+    project: Path | None,
+    verb: Verb,
+    body: dict[str, Any],
+    told: str,
+    waits: bool,
+    timeout: float | None,
 ) -> None:
     _check_wait(waits, timeout)
     paths = resolve_loop(name, project)
@@ -234,12 +252,17 @@ def _message(
     if found.runner == "dead" and found.shown == "completed":
         raise RalphError(f"loop {name!r} is completed", f"begin anew with: ralph-rpc start {name}")
     if waits and found.runner == "dead":
-        raise RalphError(f"loop {name!r} is not running ({found.shown}), nobody would take it", _resume_hint(paths))
+        raise RalphError(
+            f"loop {name!r} is not running ({found.shown}), nobody would take it", _resume_hint(paths)
+        )
     text = _text(words)
     offset = end_of_log(paths)
     id = inbox.drop(paths.inbox, verb, {"message": text, **body})
     if found.runner == "dead":
-        _say(f"{paths.name}: not running ({found.shown}); kept for the first prompt after: ralph-rpc resume {paths.name}")
+        _say(
+            f"{paths.name}: not running ({found.shown}); kept for the first prompt after: "
+            f"ralph-rpc resume {paths.name}"
+        )
         return
     _say(f"{paths.name}: sent ({id})")
     if waits:
@@ -287,7 +310,7 @@ def _check_wait(waits: bool, timeout: float | None) -> None:
 
 
 def _await(paths: LoopPaths, id: str, offset: int, timeout: float | None) -> None:
-    """Until the command has had its last step; RalphError if that is not `delivered`, or after `timeout` seconds."""
+    """Until the command has had its effect. RalphError if it never will, or after `timeout` seconds."""
     deadline = None if timeout is None else time.monotonic() + timeout
     reader = EventReader.at(paths.events, offset)
     try:
@@ -299,7 +322,9 @@ def _await(paths: LoopPaths, id: str, offset: int, timeout: float | None) -> Non
             if gone:
                 raise RalphError(f"the runner of {paths.name!r} is gone", _resume_hint(paths))
             if deadline is not None and time.monotonic() > deadline:
-                raise RalphError("not delivered yet; the loop still has it", f"see: ralph-rpc status {paths.name}")
+                raise RalphError(
+                    "not delivered yet; the loop still has it", f"see: ralph-rpc status {paths.name}"
+                )
             time.sleep(POLL_S)
     finally:
         reader.close()
@@ -310,7 +335,9 @@ def _is_last_step(line: bytes, paths: LoopPaths, id: str) -> bool:
     if event.get("id") != id or event["state"] in ("accepted", "queued"):
         return False
     if event["state"] != "delivered":
-        raise RalphError(f"{event['command']} {event['state']}: {event.get('reason', '')}", _resume_hint(paths))
+        raise RalphError(
+            f"{event['command']} {event['state']}: {event.get('reason', '')}", _resume_hint(paths)
+        )
     _say(f"{paths.name}: {event['command']} delivered")
     return True
 

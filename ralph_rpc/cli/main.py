@@ -1,7 +1,7 @@
 """The program: its commands, loaded when they are called, and the boundary where errors become one line.
 
-A failure that a person can act on is printed as `ralph-rpc: <message>. <hint>`; anything else is a bug, and its
-traceback goes to a file that the line names. `--debug` shows tracebacks instead.
+A failure that a person can act on is printed as `ralph-rpc: <message>. <hint>`; anything else is a bug, and
+its traceback goes to a file that the line names. `--debug` shows tracebacks instead.
 """
 
 import difflib
@@ -135,6 +135,8 @@ def _explained(error: Exception) -> str:
 def _sentences(first: str, second: str) -> str:
     if not second:
         return first
+    if not second.startswith("ralph-rpc"):
+        second = second[0].upper() + second[1:]
     return f"{first} {second}" if first.endswith((".", "?", "!")) else f"{first}. {second}"
 
 
@@ -157,7 +159,9 @@ def _crash_log(error: Exception) -> str:
     path = folder / f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"ralph-rpc {__version__}, Python {sys.version}\n{''.join(traceback.format_exception(error))}")
+        path.write_text(
+            f"ralph-rpc {__version__}, Python {sys.version}\n{''.join(traceback.format_exception(error))}"
+        )
     except OSError:
         return "Run it again with --debug before the command to see where"
     return f"Please report it with {path}"

@@ -1,7 +1,7 @@
 """`ralph-rpc resume`: goes on with a loop, counters kept.
 
-A living, paused loop gets a command; a loop whose runner is gone gets a new runner, under the lock and with the options
-that it was started with, but for those given here.
+A living, paused loop gets a command; a loop whose runner is gone gets a new runner, under the lock and with
+the options that it was started with, but for those given here.
 """
 
 import time
@@ -29,12 +29,20 @@ LEAVE_S = 10.0
 
 @click.command(cls=options.OptionsCommand)
 @click.argument("name", shell_complete=complete_names)
-@click.option("--foreground", is_flag=True, help="Stay and show what happens; the exit code tells the outcome.")
+@click.option(
+    "--foreground", is_flag=True, help="Stay and show what happens; the exit code tells the outcome."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
-@click.option("--project", type=click.Path(exists=True, file_okay=False, path_type=Path), help="The project that the loop belongs to.")
+@click.option(
+    "--project",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The project that the loop belongs to.",
+)
 @options.click_options
 @click.pass_context
-def resume(ctx: click.Context, /, name: str, foreground: bool, as_json: bool, project: Path | None, **cli: Any) -> None:
+def resume(
+    ctx: click.Context, /, name: str, foreground: bool, as_json: bool, project: Path | None, **cli: Any
+) -> None:
     """Go on with the loop NAME: paused, stopped, crashed or failed.
 
     Options that are given replace those it was started with.
@@ -47,7 +55,9 @@ def resume(ctx: click.Context, /, name: str, foreground: bool, as_json: bool, pr
         ctx.exit(_restart(paths, found.state, cli, foreground, as_json))
 
 
-def _restart(paths: LoopPaths, state: State | None, cli: dict[str, Any], foreground: bool, as_json: bool) -> int:
+def _restart(
+    paths: LoopPaths, state: State | None, cli: dict[str, Any], foreground: bool, as_json: bool
+) -> int:
     """A new runner for a loop that has none; returns the exit code."""
     # Here, because waking a paused loop is an everyday command and needs none of it.
     from ralph_rpc import git
@@ -69,7 +79,9 @@ def _restart(paths: LoopPaths, state: State | None, cli: dict[str, Any], foregro
         raise UsageError("the worktree of a loop cannot be changed", "start another loop for another branch")
     lock = locks.acquire(paths.runner_lock)
     if lock is None:
-        raise AlreadyRunning(f"loop {name!r} has just been resumed by somebody else", f"see: ralph-rpc status {name}")
+        raise AlreadyRunning(
+            f"loop {name!r} has just been resumed by somebody else", f"see: ralph-rpc status {name}"
+        )
     try:
         if config["worktree"] is not None:
             git.add_worktree(paths.project, paths.worktree, config["worktree"])
@@ -99,7 +111,9 @@ def _settled_status(paths: LoopPaths) -> LoopStatus:
 def _resume_living(paths: LoopPaths, shown: str, given: list[str]) -> None:
     name = paths.name
     if given:
-        raise AlreadyRunning(f"loop {name!r} is running; options change only when it has ended", f"ralph-rpc stop {name}")
+        raise AlreadyRunning(
+            f"loop {name!r} is running; options change only when it has ended", f"ralph-rpc stop {name}"
+        )
     if shown != "paused":
         raise AlreadyRunning(f"loop {name!r} is not paused, it is {shown}", f"see: ralph-rpc status {name}")
     inbox.drop(paths.inbox, "resume", {})
@@ -107,7 +121,7 @@ def _resume_living(paths: LoopPaths, shown: str, given: list[str]) -> None:
 
 
 def _with_pi(config: Config, chosen: bool) -> Config:
-    """The pi that the loop was started with, as new as it is by now; if it is gone, the one that is found instead."""
+    """The pi that the loop was started with, as new as it is by now; if it is gone, another that is found."""
     from ralph_rpc.cli.start import with_pi
 
     gone = not chosen and not Path(config["pi"][-1] if config["pi"] else "").is_file()
@@ -128,4 +142,7 @@ def _check_open(paths: LoopPaths, state: State, config: Config) -> None:
     ]
     for option, limit, value in reached:
         if limit is not None and value >= limit:
-            raise UsageError(f"loop {name!r} has reached its --{option}", f"raise it: ralph-rpc resume {name} --{option} …")
+            raise UsageError(
+                f"loop {name!r} has reached its --{option}",
+                f"raise it: ralph-rpc resume {name} --{option} …",
+            )

@@ -10,7 +10,9 @@ from ralph_rpc.errors import UsageError
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Without NAME: the list as JSON. A schema is JSON anyway.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Without NAME: the list as JSON. A schema is JSON anyway."
+)
 def schema(name: str | None, as_json: bool) -> None:
     """Print the JSON Schema of a file, or without NAME list what there is."""
     from ralph_rpc.model.schemas import SHAPES, TITLES, encoded
@@ -25,5 +27,8 @@ def schema(name: str | None, as_json: bool) -> None:
         return
     if name not in SHAPES:
         near = difflib.get_close_matches(name, SHAPES, 1)
-        raise UsageError(f"there is no schema {name!r}", f"did you mean {near[0]!r}?" if near else f"known: {', '.join(SHAPES)}")
+        raise UsageError(
+            f"there is no schema {name!r}",
+            f"did you mean {near[0]!r}?" if near else f"known: {', '.join(SHAPES)}",
+        )
     click.echo(encoded(name).decode(), nl=False)

@@ -1,7 +1,7 @@
 """`ralph-rpc start`: creates a loop, starts its runner, and says where things are.
 
-Everything that can be checked is checked before anything is made. The runner is detached: this command may be ended at
-any time, and the loop goes on (except with --foreground, where Ctrl-C ends the loop, too).
+Everything that can be checked is checked before anything is made. The runner is detached: this command may
+be ended at any time, and the loop goes on (except with --foreground, where Ctrl-C ends the loop, too).
 """
 
 import os
@@ -21,7 +21,7 @@ from ralph_rpc import create, git, options
 from ralph_rpc.cli.control import end_runner
 from ralph_rpc.cli.logs import follow
 from ralph_rpc.cli.wait import await_end, outcome_code
-from ralph_rpc.errors import ENDED_IN_ERROR, INTERRUPTED, OK, PiUnusable, UsageError
+from ralph_rpc.errors import ENDED_IN_ERROR, INTERRUPTED, OK, PiUnusable, RalphError, UsageError
 from ralph_rpc.files import inbox, locks, registry
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.launch import Launched, await_started, launch, pi_argv
@@ -42,7 +42,9 @@ APPROVE_SINCE = "0.79.0"
 @click.argument("name")
 @click.option("--task", metavar="FILE", help="The file that holds the task; - is stdin.")
 @click.option("-m", "--message", metavar="TEXT", help="The task itself.")
-@click.option("--foreground", is_flag=True, help="Stay and show what happens; the exit code tells the outcome.")
+@click.option(
+    "--foreground", is_flag=True, help="Stay and show what happens; the exit code tells the outcome."
+)
 @click.option("--dry-run", is_flag=True, help="Show pi's command, the prompt and all options; start nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.option("--project", type=click.Path(path_type=Path), help="The project's folder [the current one].")
@@ -62,8 +64,11 @@ def start(
 ) -> None:
     """Create the loop NAME in this project and start it.
 
-    The task comes from -m, --task, .ralph/NAME/task.md, or your editor. A loop of that name that has ended makes room:
-    its files move to .ralph/.archive.
+    The task comes from -m, --task, .ralph/NAME/task.md, or your editor. A loop of that name that has ended
+    makes room: its files move to .ralph/.archive.
+
+    An option can also stand in the environment (--max-cost as RALPH_MAX_COST), in the project's
+    .ralph/config.toml and in the user's config.toml (max-cost = 5); --dry-run shows what counts and why.
     """
     check_name(name)
     if foreground and as_json:
@@ -96,7 +101,9 @@ def _reflection(paths: LoopPaths, resolved: options.Resolved) -> str:
     return read_text(paths.reflect) if paths.reflect.exists() else DEFAULT_REFLECT
 
 
-def _launched(paths: LoopPaths, config: Config, text: str | None, reflect: str | None) -> tuple[create.Creation, Launched]:
+def _launched(
+    paths: LoopPaths, config: Config, text: str | None, reflect: str | None
+) -> tuple[create.Creation, Launched]:
     """Makes the loop and starts its runner; a failure leaves nothing behind."""
     creation = create.create(paths, config, text, reflect)
     try:
@@ -130,7 +137,9 @@ def with_pi(config: Config) -> Config:
         # Only for wrappers, whose package cannot be found: asking costs a second.
         version = probe_version(pi)
         if version is None:
-            raise PiUnusable(f"{pi.command[-1]} does not say a version of pi", "Is it pi? Try it with --version")
+            raise PiUnusable(
+                f"{pi.command[-1]} does not say a version of pi", "Is it pi? Try it with --version"
+            )
     check_version(type(pi)(pi.command, version, pi.source))
     config = {**config, "pi": pi.command, "piVersion": version}
     check_approve(config)
@@ -142,11 +151,19 @@ def check_approve(config: Config) -> None:
     version = config["piVersion"]
     if config["approve"] is not None and version is not None and numbers(version) < numbers(APPROVE_SINCE):
         flag = "--approve" if config["approve"] else "--no-approve"
-        raise UsageError(f"pi {version} does not know {flag}", f"it needs {APPROVE_SINCE}; older pi always trusts the project")
+        raise UsageError(
+            f"pi {version} does not know {flag}",
+            f"it needs {APPROVE_SINCE}; older pi always trusts the project",
+        )
 
 
 def attend(
-    paths: LoopPaths, runner: Launched, foreground: bool, as_json: bool, creation: create.Creation | None, offset: int = 0
+    paths: LoopPaths,
+    runner: Launched,
+    foreground: bool,
+    as_json: bool,
+    creation: create.Creation | None,
+    offset: int = 0,
 ) -> int:
     """Waits until the loop works and says where things are, or stays with it; returns the exit code.
 
@@ -157,21 +174,27 @@ def attend(
     try:
         state = _begun(paths, runner, creation)
     except KeyboardInterrupt:
-        click.echo(f"\n{paths.name} goes on starting by itself; end it with: ralph-rpc stop {paths.name} --now", err=True)
+        click.echo(
+            f"\n{paths.name} goes on starting by itself; end it with: ralph-rpc stop {paths.name} --now",
+            err=True,
+        )
         raise
     if as_json:
         shown = state or {"name": paths.name, "ralphDir": str(paths.dir), "status": "starting"}
         click.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
-    elif state is not None and state["status"] in ENDED:
-        reason = state["error"] or state["stopReason"]
-        click.echo(inert(f"{paths.name}: {state['status']} already ({reason})", keep_newlines=False))
-    else:
+        return ENDED_IN_ERROR if state is not None and state["status"] == "error" else OK
+    if state is None or state["status"] not in ENDED:
         _say_where(paths, runner.pid, state)
-    return ENDED_IN_ERROR if state is not None and state["status"] == "error" else OK
+        return OK
+    reason = state["error"] or state["stopReason"]
+    if state["status"] == "error":
+        raise RalphError(f"loop {paths.name!r} ended in error: {reason}", f"see: ralph-rpc logs {paths.name}")
+    click.echo(inert(f"{paths.name}: {state['status']} already ({reason})", keep_newlines=False))
+    return OK
 
 
 def _begun(paths: LoopPaths, runner: Launched, creation: create.Creation | None) -> State | None:
-    """The first state that is not `starting`, None where that takes too long. RalphError where pi was of no use."""
+    """The state once the loop works, None where that takes too long. RalphError where pi was of no use."""
     state = await_started(paths, runner, START_PATIENCE_S)
     if state is not None and state["status"] == "error" and _never_worked(state):
         if creation is not None:
@@ -203,7 +226,8 @@ def _say_where(paths: LoopPaths, pid: int, state: State | None) -> None:
     name = paths.name + where
     status = state["status"] if state else "still starting"
     lines = [
-        f"{paths.name}: {status}, runner {pid}" + (f", pi {state['piVersion']}, {state['model']}" if state else ""),
+        f"{paths.name}: {status}, runner {pid}"
+        + (f", pi {state['piVersion']}, {state['model']}" if state else ""),
         f"  files   {paths.dir}",
         f"  watch   ralph-rpc logs {name} -f      ralph-rpc status {name}",
         f"  steer   ralph-rpc steer {name} 'what to do instead'",
@@ -213,7 +237,11 @@ def _say_where(paths: LoopPaths, pid: int, state: State | None) -> None:
 
 
 def _stay(paths: LoopPaths, runner: Launched, creation: create.Creation | None, offset: int) -> int:
-    """Shows the loop until it ends; the exit code tells how. Ctrl-C or SIGTERM ends the loop, a second one kills it."""
+    """Shows the loop until it ends; the exit code tells how.
+
+    Ctrl-C or SIGTERM ends the loop, a second one kills it.
+    """
+
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
@@ -239,10 +267,15 @@ def _stay(paths: LoopPaths, runner: Launched, creation: create.Creation | None, 
 
 
 def _show_plan(
-    paths: LoopPaths, resolved: options.Resolved, config: Config, text: str | None, reflect: str | None, as_json: bool
+    paths: LoopPaths,
+    resolved: options.Resolved,
+    config: Config,
+    text: str | None,
+    reflect: str | None,
+    as_json: bool,
 ) -> None:
     """What `start` would do."""
-    cwd = paths.worktree if config["worktree"] else paths.project
+    cwd = git.project_in(paths.worktree, paths.project) if config["worktree"] else paths.project
     argv = pi_argv(config, paths.sessions)
     task = text if text is not None else read_text(paths.task)
     told = str(paths.task if config["worktree"] else paths.task.relative_to(paths.project))
@@ -258,8 +291,8 @@ def _show_plan(
         return
     width = max(map(len, effective)) + 2
     rows = "\n".join(
-        f"  {name:{width}}{orjson.dumps(one['value']).decode():<34} {one['origin']}" for name, one in effective.items()
+        f"  {name:{width}}{orjson.dumps(one['value']).decode():<34} {one['origin']}"
+        for name, one in effective.items()
     )
-    click.echo(
-        inert(f"pi:\n  {shlex.join(argv)}\nin:\n  {cwd}\n\noptions:\n{rows}\n\nprompt:\n\n{prompt}\n\nNothing was started.")
-    )
+    plan_text = f"pi:\n  {shlex.join(argv)}\nin:\n  {cwd}\n\noptions:\n{rows}\n\nprompt:\n\n{prompt}"
+    click.echo(inert(f"{plan_text}\n\nNothing was started."))

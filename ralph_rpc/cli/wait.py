@@ -31,7 +31,9 @@ def await_end(paths: LoopPaths, deadline: float | None = None) -> LoopStatus:
         if found.ended and found.runner == "dead":
             return found
         if deadline is not None and time.monotonic() > deadline:
-            raise RalphError(f"loop {paths.name!r} is still {found.shown}", f"see: ralph-rpc status {paths.name}")
+            raise RalphError(
+                f"loop {paths.name!r} is still {found.shown}", f"see: ralph-rpc status {paths.name}"
+            )
         time.sleep(POLL_S)
 
 
@@ -41,7 +43,9 @@ def await_end(paths: LoopPaths, deadline: float | None = None) -> LoopStatus:
 @click.option("--json", "as_json", is_flag=True, help="Print how each loop ended as a JSON object.")
 @click.option("--project", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Its loops.")
 @click.pass_context
-def wait(ctx: click.Context, names: tuple[str, ...], timeout: float | None, as_json: bool, project: Path | None) -> None:
+def wait(
+    ctx: click.Context, names: tuple[str, ...], timeout: float | None, as_json: bool, project: Path | None
+) -> None:
     """Wait until loops have ended.
 
     Exit code: 0 all completed, 1 one ended in error or crashed, 10 one was stopped.

@@ -52,7 +52,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600, durable: bool = Tru
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write every byte: a disk that fills up takes a part of a write and reports the rest as a short count."""
+    """Write every byte: a disk that fills up takes a part of a write and reports only a short count."""
     written = os.write(fd, data)
     while written < len(data):
         written += os.write(fd, memoryview(data)[written:])
@@ -61,7 +61,8 @@ def write_all(fd: int, data: bytes) -> None:
 def append_whole(fd: int, data: bytes, size: int) -> int:
     """Append all of `data` to an O_APPEND file of `size` bytes and return its new size.
 
-    Raises OSError; then the file is cut back, so that no part of a line stays for the next one to be glued to.
+    Raises OSError; then the file is cut back, so that no part of a line stays for the next one to be glued
+    to.
     """
     try:
         write_all(fd, data)

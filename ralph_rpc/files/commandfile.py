@@ -11,7 +11,9 @@ import orjson
 from ralph_rpc.model.commands import VERBS, Body, Verb
 
 MAX_BYTES = 1 << 20
-UNKNOWN_NAME = f"unknown command name; name it <verb>.json or <verb>-<anything>.json with one of: {', '.join(VERBS)}"
+UNKNOWN_NAME = (
+    f"unknown command name; name it <verb>.json or <verb>-<anything>.json with one of: {', '.join(VERBS)}"
+)
 
 _WITH_MESSAGE = ("steer", "followup")
 _CHOICES: dict[Verb, tuple[str, tuple[str, ...]]] = {
@@ -23,7 +25,7 @@ _CHOICES: dict[Verb, tuple[str, tuple[str, ...]]] = {
 
 
 class InvalidCommand(Exception):
-    """Content that is no command: `reason` tells its writer what to change; `id` is its own, if that was readable."""
+    """Content that is no command. `reason` tells its writer what to change; `id` is its own, if readable."""
 
     def __init__(self, reason: str, id: str | None = None) -> None:
         super().__init__(reason)

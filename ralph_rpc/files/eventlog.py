@@ -1,9 +1,9 @@
 """The only writer of events.jsonl: appends whole lines, rotates by size, repairs what a crash left.
 
-Used by the runner from two threads, one that moves pi's output and one that adds the runner's own events.
-If the machine dies here, every line before the last LF stands; `open` cuts off what follows, and finishes a
-rotation that was cut short. Offsets are logical: bytes over all files ever rotated, so records that point into
-the log stay true. The first line of each file that follows a rotation says at which offset it begins.
+Used by the runner from two threads, one that moves pi's output and one that adds the runner's own events. If
+the machine dies here, every line before the last LF stands; `open` cuts off what follows, and finishes a
+rotation that was cut short. Offsets are logical: bytes over all files ever rotated, so records that point
+into the log stay true. The first line of each file that follows a rotation says at which offset it begins.
 """
 
 import errno
@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 
-from ralph_rpc.files.atomic import append_whole, cut_to, end_of_lines, fsync_dir, write_all
 from ralph_rpc.clock import now_ms
+from ralph_rpc.files.atomic import append_whole, cut_to, end_of_lines, fsync_dir, write_all
 from ralph_rpc.files.eventreader import base_of, rotated_numbers, rotated_path
 
 TORN_KEPT = 1 << 20
@@ -47,15 +47,12 @@ class EventLog:
 
         A torn last line is cut off and kept as one ralph_unparsed line. Raises OSError.
         """
-        # A rotation that died before its new file got its name: the old one is where it was, or is .1 already.
         _temp(path).unlink(missing_ok=True)
-        if not path.exists() and (numbers := rotated_numbers(path)):
-            os.close(_new_file(path, _end_of(rotated_path(path, numbers[0]))))
-            _temp(path).replace(path)
         fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             torn = _cut_torn_tail(fd)
             size = os.fstat(fd).st_size
+            # A rotation died before the new file got its name: the old one has its number already.
             if size == 0 and (numbers := rotated_numbers(path)):
                 size = append_whole(fd, _log_open(_end_of(rotated_path(path, numbers[0]))), 0)
             log = cls(path, fd, base_of(fd), size, limit, keep)
@@ -85,8 +82,9 @@ class EventLog:
     def append_event(self, event: Mapping[str, Any]) -> int:
         """Append an event of the runner's own; return the logical offset after it.
 
-        While the disk is full or a long line is being streamed, the event is kept in memory and written before
-        anything else; the offset returned is then that of the log as it is. Other errors raise OSError.
+        While the disk is full or a long line is being streamed, the event is kept in memory and written
+        before anything else; the offset returned is then that of the log as it is. Other errors raise
+        OSError.
         """
         line = orjson.dumps(event) + b"\n"
         with self._lock:
@@ -144,7 +142,7 @@ class EventLog:
             os.close(fd)
 
     def close(self) -> None:
-        """Write what was kept back, as far as the disk takes it, and close the file; a second call does nothing."""
+        """Write what was kept back, as far as the disk takes it, and close; a second call does nothing."""
         self.abandon_line()
         with self._lock:
             if self._fd < 0:
@@ -180,7 +178,7 @@ class EventLog:
         self._kept.clear()
 
     def _rotate_if_full(self) -> None:
-        """Begin a new file where it is time. Each step leaves a log that `open` and every reader understand."""
+        """Begin a new file if it is time. Each step leaves a log that `open` and every reader understand."""
         if self._size < self._limit:
             return
         os.fdatasync(self._fd)  # sync() will only reach the new file
@@ -240,7 +238,7 @@ def _new_file(path: Path, base: int) -> int:
 
 
 def _end_of(path: Path) -> int:
-    """Return the logical offset after the last whole line of a rotated file, cutting off what a crash tore."""
+    """Return the logical offset after a rotated file's last whole line, cutting off what a crash tore."""
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         end = end_of_lines(fd)

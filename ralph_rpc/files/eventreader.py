@@ -1,8 +1,9 @@
 """Reads events.jsonl and its rotated files as one long log, whole lines only, from any position.
 
 For `logs`, `status` and every other viewer; any number of readers at once, none of which the runner notices.
-A position is a *logical* offset: bytes over all files ever rotated. It stays valid across rotations and crashes
-of the writer. Files are read in blocks and never loaded whole; an unterminated last line is not an event yet.
+A position is a *logical* offset: bytes over all files ever rotated. It stays valid across rotations and
+crashes of the writer. Files are read in blocks and never loaded whole; an unterminated last line is not an
+event yet.
 """
 
 import os
@@ -21,7 +22,8 @@ class EventReader:
     """A position in the log. `offset` is where the next line starts, `missed` counts bytes that were dropped
     by rotation before they were read.
 
-    Make one with `at`, `at_start` or `at_end`. It holds the file it reads open, so a rename can't take it away.
+    Make one with `at`, `at_start` or `at_end`. It holds the file it reads open, so a rename can't take it
+    away.
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
@@ -34,7 +36,7 @@ class EventReader:
 
     @classmethod
     def at(cls, path: Path, offset: int) -> "EventReader":
-        """Open at a logical offset: at the start of the line that holds it, or at the end of a shorter log."""
+        """Open at a logical offset: at the start of the line that holds it; at the end of a shorter log."""
         reader = cls(path, offset)
         reader._open()
         return reader
@@ -61,7 +63,7 @@ class EventReader:
         return reader
 
     def read(self, max_bytes: int = BLOCK) -> list[tuple[int, bytes]]:
-        """Return the next whole lines, some `max_bytes` of them or one longer line; [] when there are none now.
+        """Return the next whole lines, some `max_bytes` of them or one longer line; [] if there are none now.
 
         Each comes as (logical offset after the line, the line without its LF).
         """
@@ -123,7 +125,7 @@ class EventReader:
         return lines
 
     def _long_line(self, fd: int, start: int, known: int) -> bytes:
-        """Return the line that starts at `start` and is longer than `known` bytes; b"" while it has no end."""
+        """Return the line at `start`, which is longer than `known` bytes; b"" while it has no end."""
         position = start + max(known, self._scanned)
         if position > os.fstat(fd).st_size:  # the writer has cut an abandoned line away
             position = start
@@ -183,6 +185,7 @@ def rotated_numbers(path: Path) -> list[int]:
 def log_files(path: Path) -> Iterator[tuple[int, int]]:
     """Yield (open descriptor, base) of every file of the log, newest first; closes each before the next.
 
+    An empty file is passed over: it has not said yet at which offset it begins.
     Files only ever move to higher numbers, so walking upwards meets each one at least once, however many
     rotations happen meanwhile; one that is met again is known by its base.
     """
@@ -197,7 +200,7 @@ def log_files(path: Path) -> Iterator[tuple[int, int]]:
         if fd >= 0:
             try:
                 base = base_of(fd)
-                if last_base is None or base < last_base:
+                if os.fstat(fd).st_size and (last_base is None or base < last_base):
                     last_base = base
                     yield fd, base
             finally:
@@ -208,7 +211,7 @@ def log_files(path: Path) -> Iterator[tuple[int, int]]:
 
 
 def base_of(fd: int) -> int:
-    """Return the logical offset of a log file's first byte, as its first line says; 0 for a log's first file."""
+    """Return the logical offset of a file's first byte, as its first line says; 0 for a log's first file."""
     head = os.pread(fd, 256, 0)
     line, lf, _ = head.partition(b"\n")
     if not lf or not line.startswith(LOG_OPEN):

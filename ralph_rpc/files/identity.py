@@ -9,12 +9,14 @@ Unknown means "not that process": nothing here signals by guess.
 import os
 import signal
 import sys
+from functools import cache
 from pathlib import Path
 
 _HAS_PROC = Path("/proc/self/stat").exists()
 _MAX_PID = 2**31 - 1
 
 
+@cache
 def boot_id() -> str:
     """Name this boot of the machine; "" where the system does not tell."""
     try:

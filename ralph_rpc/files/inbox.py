@@ -1,10 +1,10 @@
 """The inbox: one file per command, dropped by anyone, taken by the runner in order of time.
 
-A command exists when its file has its final name. `drop` is the client's side, `Inbox` the runner's. A file is
-taken by renaming it to `.claimed-…` within the inbox; it is removed (`done`) only when the journal has it. If the
-machine dies in between, the next scan returns the claimed file again, so nothing is lost, and the journal knows it,
-so nothing is done twice. What is no command ends in `rejected/` with a reason; nothing that lies in the
-folder can block the runner, lead it outside, or end it.
+A command exists when its file has its final name. `drop` is the client's side, `Inbox` the runner's. A file
+is taken by renaming it to `.claimed-…` within the inbox; it is removed (`done`) only when the journal has it.
+If the machine dies in between, the next scan returns the claimed file again, so nothing is lost, and the
+journal knows it, so nothing is done twice. What is no command ends in `rejected/` with a reason; nothing that
+lies in the folder can block the runner, lead it outside, or end it.
 """
 
 import errno
@@ -97,7 +97,9 @@ def drop(inbox: Path, verb: Verb, body: dict[str, Any]) -> str:
     except InvalidCommand as error:
         raise UsageError(f"cannot send {verb}: {error.reason}") from error
     if len(data) > MAX_BYTES:
-        raise UsageError(f"cannot send {verb}: the message is over 1 MiB", "Put it into a file and name that file")
+        raise UsageError(
+            f"cannot send {verb}: the message is over 1 MiB", "Put it into a file and name that file"
+        )
     # write_atomic's temporary file has a dot name, which the runner ignores, and its last step is a rename.
     write_atomic(inbox / f"{verb}-{time.time_ns()}-{os.urandom(4).hex()}.json", data)
     return str(id)
@@ -115,9 +117,9 @@ class Inbox:
     def scan(self, now_s: float, limit: int = 200) -> Scan:
         """Take up to `limit` files; `now_s` is a monotonic clock.
 
-        A claimed file is returned by every scan until it is `done` or `set_aside`, so that none is forgotten where
-        its receipt could not be written. Raises OSError for trouble of the disk or the folder itself (ENOSPC,
-        EACCES, EIO, folder gone) when nothing could be taken; nothing is lost then.
+        A claimed file is returned by every scan until it is `done` or `set_aside`, so that none is forgotten
+        where its receipt could not be written. Raises OSError for trouble of the disk or the folder itself
+        (ENOSPC, EACCES, EIO, folder gone) when nothing could be taken; nothing is lost then.
         """
         self._list()
         ready = [name for name in self._order if self._is_due(name, now_s)]
@@ -141,8 +143,8 @@ class Inbox:
     def done(self, claimed: Claimed) -> None:
         """Remove a command's file; to be called when the journal has it durably.
 
-        `echo … > steer.json` may have opened the file just before it was claimed and have written into it since:
-        then it holds another command, which gets a claim of its own.
+        `echo … > steer.json` may have opened the file just before it was claimed and have written into it
+        since: then it holds another command, which gets a claim of its own.
         """
         try:
             id, body, _ = self._read(claimed.file, claimed.verb, still=True)
@@ -266,7 +268,9 @@ class Inbox:
             if not stat.S_ISREG(found.st_mode):
                 raise _Problem(_NO_FILE, final=True)
             if found.st_uid != os.geteuid():
-                raise _Problem("the file belongs to another user; write it as the user of the loop", final=True)
+                raise _Problem(
+                    "the file belongs to another user; write it as the user of the loop", final=True
+                )
             if found.st_nlink != 1:
                 raise _Problem("the file has a second name (hard link); write a file of its own", final=False)
             with open(fd, "rb", closefd=False) as file:

@@ -1,4 +1,4 @@
-"""commands.jsonl, the durable journal of commands: received, sent, accepted, then delivered, rejected or expired.
+"""commands.jsonl, the journal of commands: received, sent, accepted, then delivered, rejected or expired.
 
 Written by the runner only, from one thread. A command counts as received once its line is durable; its inbox
 file is removed after that. If the machine dies in between, the file is met again and recognised by the id or
@@ -108,7 +108,9 @@ class CommandJournal:
                 line = orjson.loads(raw)
             except orjson.JSONDecodeError:
                 continue
-            if isinstance(line, dict) and all(isinstance(line.get(k), str) for k in ("id", "command", "state")):
+            if isinstance(line, dict) and all(
+                isinstance(line.get(k), str) for k in ("id", "command", "state")
+            ):
                 yield cast(JournalLine, line)
 
     def _count(self, line: JournalLine) -> None:

@@ -1,7 +1,8 @@
 """state.json, config.json, iterations/NNN.json and pid: whole files, replaced atomically by their one writer.
 
-The runner writes them, everyone reads them. If the machine dies here, each is old or new, never half. What can't
-be read is never replaced by something empty: it is reported (`Unreadable`), set aside and rebuilt by the runner.
+The runner writes them, everyone reads them. If the machine dies here, each is old or new, never half. What
+can't be read is never replaced by something empty: it is reported (`Unreadable`), set aside and rebuilt by
+the runner.
 """
 
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import TypeVar, cast
 
 import orjson
 
-from ralph_rpc.files.atomic import Unreadable, make_private_dir, read_json_object, write_atomic
 from ralph_rpc.clock import iso, now_ms
+from ralph_rpc.files.atomic import Unreadable, make_private_dir, read_json_object, write_atomic
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.files.shapes import misfit
 from ralph_rpc.model.config import Config

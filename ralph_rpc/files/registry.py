@@ -1,8 +1,8 @@
 """The registry: one small file per living loop of this user, in ~/.ralph/registry.
 
-The runner of a loop writes its own entry and refreshes it; anyone reads all of them. An entry is a claim, true
-only as far as pid, start time and boot id match a process (`liveness`). It is replaced atomically but not
-durably: a power loss ends the runner too, and a refresh is at most ten seconds away.
+The runner of a loop writes its own entry and refreshes it; anyone reads all of them. An entry is a claim,
+true only as far as pid, start time and boot id match a process (`liveness`). It is replaced atomically but
+not durably: a power loss ends the runner too, and a refresh is at most ten seconds away.
 """
 
 import os
@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple, cast
 
 import orjson
 
+from ralph_rpc.clock import now_ms, parse_iso
 from ralph_rpc.files import identity
 from ralph_rpc.files.atomic import Unreadable, make_private_dir, read_json_object, write_atomic
-from ralph_rpc.clock import now_ms, parse_iso
 from ralph_rpc.files.paths import registry_dir
 from ralph_rpc.files.shapes import misfit
 from ralph_rpc.model.registry import RegistryEntry
@@ -24,6 +24,7 @@ STALE_AFTER_MS = 30_000
 
 _LONGEST_SLUG = 180
 """Bytes, the suffix included: with the loop's name the file's name stays under 255."""
+
 
 class Found(NamedTuple):
     """An entry and the file that holds it."""
@@ -46,7 +47,11 @@ def entry_path(cwd: Path, name: str) -> Path:
     plain = registry_dir() / f"--{os.fsdecode(slug)}--{name}.json"
     short = slug[: _LONGEST_SLUG - len("~01234567")].decode("utf-8", "ignore")
     marked = registry_dir() / f"--{short}~{_digest(project)}--{name}.json"
-    if len(slug) > _LONGEST_SLUG or _holder(marked, cwd, name) == "us" or _holder(plain, cwd, name) == "another":
+    if (
+        len(slug) > _LONGEST_SLUG
+        or _holder(marked, cwd, name) == "us"
+        or _holder(plain, cwd, name) == "another"
+    ):
         return marked
     return plain
 
@@ -72,7 +77,7 @@ def entries() -> tuple[list[Found], list[Broken]]:
     broken: list[Broken] = []
     try:
         paths = sorted(registry_dir().iterdir())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return [], []
     for path in paths:
         if path.name.startswith(".") or path.suffix != ".json":
@@ -92,7 +97,7 @@ def entries() -> tuple[list[Found], list[Broken]]:
 
 
 def liveness(entry: RegistryEntry) -> Liveness:
-    """Tell whether the entry's runner lives; `stale`: its process does, but was not heard of for 30 seconds."""
+    """Tell whether the entry's runner lives; `stale`: its process does, but was silent for 30 seconds."""
     if not identity.is_same(entry["pid"], entry["pidStartTime"], entry["bootId"]):
         return "dead"
     seen = parse_iso(entry["lastSeen"])

@@ -12,8 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is
 def misfit(value: object, shape: Any, at: str = "it") -> str | None:
     """Say where a value from a file does not have the shape of a type of ralph_rpc.model; None where it has.
 
-    Covers what those shapes use: TypedDict, list, dict, Literal, unions and plain types. A key that is added to a
-    file after version 1 has to be NotRequired, so that files of older versions keep their shape.
+    Covers what those shapes use: TypedDict, list, dict, Literal, unions and plain types. A key that is added
+    to a file after version 1 has to be NotRequired, so that files of older versions keep their shape.
     """
     if is_typeddict(shape):
         if not isinstance(value, dict):

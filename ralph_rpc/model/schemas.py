@@ -102,8 +102,8 @@ def _pydantic(hint: Any) -> Any:
 
 @cache
 def _twin(shape: Any) -> Any:
-    # Before Python 3.12 pydantic refuses typing's TypedDict; typing_extensions' own would cost every command its
-    # import. Descriptions come along by hand, since pydantic looks for docstrings in the source of the class.
+    # Before Python 3.12 pydantic refuses typing's TypedDict; typing_extensions' own would cost every command
+    # its import. Descriptions come along by hand: pydantic would look for them in the source of the class.
     told = _descriptions(shape.__name__)
     fields = {}
     for key, hint in get_type_hints(shape, include_extras=True).items():

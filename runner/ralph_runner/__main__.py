@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import sys
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -20,16 +21,22 @@ LOG_BYTES = 4 << 20
 LOG_KEEP = 2
 
 
+class _PrivateLog(RotatingFileHandler):
+    """Mode 0600 whatever the umask, which is left alone: pi and its tools inherit it."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="ralph_runner")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--lock-fd", type=int, required=True)
     parser.add_argument("--resume", action="store_true")
     given = parser.parse_args()
-    os.umask(0o077)
     paths = LoopPaths(given.folder)
     logger = logging.getLogger("ralph_runner")
-    handler = RotatingFileHandler(paths.log, maxBytes=LOG_BYTES, backupCount=LOG_KEEP, encoding="utf-8")
+    handler = _PrivateLog(paths.log, maxBytes=LOG_BYTES, backupCount=LOG_KEEP, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", "%Y-%m-%dT%H:%M:%S"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""A project in which the real program is called as a person would, with a stand-in for the runner and one for pi."""
+"""A project in which the real program is called as by a person; stand-ins play the runner and pi."""
 
 import os
 import pty
@@ -40,14 +40,18 @@ class Stage:
         stand_in.mkdir(parents=True)
         script = Path(__file__).with_name("stand_in_runner.py")
         (stand_in / "__init__.py").write_text("")
-        (stand_in / "__main__.py").write_text(f"import runpy\nrunpy.run_path({str(script)!r}, run_name='__main__')\n")
+        (stand_in / "__main__.py").write_text(
+            f"import runpy\nrunpy.run_path({str(script)!r}, run_name='__main__')\n"
+        )
         self.env = {**os.environ, "PYTHONPATH": f"{stand_in.parent}{os.pathsep}{ROOT}"}
 
     def make_pi(self, version: str) -> Path:
         """An executable that says a version of pi by the package around it."""
         package = self.tmp / f"pi-{version}"
         (package / "bin").mkdir(parents=True)
-        (package / "package.json").write_bytes(orjson.dumps({"name": "@x/pi-coding-agent", "version": version}))
+        (package / "package.json").write_bytes(
+            orjson.dumps({"name": "@x/pi-coding-agent", "version": version})
+        )
         pi = package / "bin" / "pi"
         pi.write_text("#!/bin/sh\nexit 1\n")
         pi.chmod(0o755)
@@ -67,7 +71,7 @@ class Stage:
         """One call of the program; it must exit with `code`, and a failure must be one line."""
         done = subprocess.run(
             self.command(*args), cwd=cwd or self.project, env={**self.env, **(env or {})}, capture_output=True,
-            input=stdin.encode() if isinstance(stdin, str) else stdin, timeout=60,
+            input=stdin.encode() if isinstance(stdin, str) else stdin, timeout=60, check=False,
         )  # fmt: skip
         shown = subprocess.CompletedProcess(args, done.returncode, done.stdout.decode(), done.stderr.decode())
         assert shown.returncode == code, shown
@@ -77,7 +81,9 @@ class Stage:
             assert "Traceback (most" not in shown.stderr, shown
         return shown
 
-    def start(self, *args: str, name: str = "api", code: int = 0, **how: Any) -> subprocess.CompletedProcess[str]:
+    def start(
+        self, *args: str, name: str = "api", code: int = 0, **how: Any
+    ) -> subprocess.CompletedProcess[str]:
         """`start NAME` with the stand-in for pi."""
         return self.run("start", name, "--pi", str(self.pi), *args, code=code, **how)
 

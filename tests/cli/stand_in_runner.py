@@ -1,7 +1,7 @@
 """Plays the runner for tests of the program: takes the same arguments, keeps the lock, writes the same files.
 
-It starts no pi. `$STAND_IN` says what becomes of it: `run` (default: until a stop command or SIGTERM), `deaf` (the same,
-but it ignores SIGTERM), `unusable`, `die`, `completed`, `stopped`, `error`.
+It starts no pi. `$STAND_IN` says what becomes of it: `run` (default: until a stop command or SIGTERM),
+`deaf` (the same, but it ignores SIGTERM), `unusable`, `die`, `completed`, `stopped`, `error`.
 """
 
 import argparse
@@ -36,7 +36,9 @@ class StandIn:
         old = records.read_state(paths) if resume else None
         config = records.read_config(paths)
         assert config is not None
-        zero = dict.fromkeys(("turns", "toolCalls", "durationMs", "tokensIn", "tokensOut", "cacheRead", "cacheWrite"), 0)
+        zero = dict.fromkeys(
+            ("turns", "toolCalls", "durationMs", "tokensIn", "tokensOut", "cacheRead", "cacheWrite"), 0
+        )
         now = clock.iso(clock.now_ms())
         fresh: dict[str, Any] = {
             "schemaVersion": 1, "name": paths.name, "cwd": str(paths.project), "ralphDir": str(paths.dir), "kind": "task",
@@ -46,7 +48,12 @@ class StandIn:
             "unchangedIterations": 0, "restarts": [], "lastReflection": None, "lastOutcome": None, "lastText": None,
             "refusal": None, "held": [], "worktree": None, "tmpDir": None,
         }  # fmt: skip
-        self.state: dict[str, Any] = {**fresh, **(old or {}), "config": config, "maxIterations": config["maxIterations"]}
+        self.state: dict[str, Any] = {
+            **fresh,
+            **(old or {}),
+            "config": config,
+            "maxIterations": config["maxIterations"],
+        }
 
     def save(self, status: str, reason: str | None = None, error: str | None = None) -> None:
         ended, pid, now = status in ENDED, os.getpid(), clock.iso(clock.now_ms())

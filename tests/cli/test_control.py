@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,7 +62,9 @@ def test_stop_all_ends_every_running_loop_of_the_project(stage: Stage) -> None:
     stage.run("stop", "a", "--all", code=2)
 
 
-@pytest.mark.parametrize("args", [["abort", "api"], ["pause", "api"], ["stop", "api", "--now"], ["kill", "api"]])
+@pytest.mark.parametrize(
+    "args", [["abort", "api"], ["pause", "api"], ["stop", "api", "--now"], ["kill", "api"]]
+)
 def test_an_order_to_a_loop_that_does_not_run_is_refused(stage: Stage, args: list[str]) -> None:
     forged.loop(stage.project, "api", status="running")
     told = stage.run(*args, code=1).stderr
@@ -75,8 +78,14 @@ def test_orders_carry_what_they_were_given(stage: Stage) -> None:
         stage.run("abort", "api", "--then", "pause")
         stage.run("stop", "api")
         stage.run("followup", "api", "--next", "and", "then")
-    bodies = sorted((body["type"], body.get("then"), body.get("when"), body.get("message")) for body in waiting(stage))
-    assert bodies == [("abort", "pause", None, None), ("followup", None, "next", "and then"), ("stop", None, "iteration", None)]
+    bodies = sorted(
+        (body["type"], body.get("then"), body.get("when"), body.get("message")) for body in waiting(stage)
+    )
+    assert bodies == [
+        ("abort", "pause", None, None),
+        ("followup", None, "next", "and then"),
+        ("stop", None, "iteration", None),
+    ]
 
 
 def test_a_message_comes_from_arguments_or_stdin(stage: Stage) -> None:
@@ -101,7 +110,9 @@ def test_a_message_that_is_none_is_not_sent(stage: Stage, stdin: bytes) -> None:
 def test_on_a_terminal_the_editor_asks_for_the_message(stage: Stage) -> None:
     paths = forged.loop(stage.project, "api", alive=True)
     editor = stage.tmp / "editor"
-    editor.write_text("#!/bin/sh\nsleep 0.1\nprintf 'from the editor\\n' > \"$1\"\ntouch -d '1 hour' \"$1\"\n")
+    editor.write_text(
+        "#!/bin/sh\nsleep 0.1\nprintf 'from the editor\\n' > \"$1\"\ntouch -d '1 hour' \"$1\"\n"
+    )
     editor.chmod(0o755)
     with forged.runner_of(paths):
         code, shown = stage.on_terminal("steer", "api", EDITOR=str(editor))
@@ -127,17 +138,22 @@ def test_a_message_for_a_completed_loop_is_refused(stage: Stage) -> None:
 def test_wait_tells_why_a_command_was_not_delivered(stage: Stage) -> None:
     stage.start("-m", "x")
     assert "steer rejected: not today" in stage.run("steer", "api", "refuse", "--wait", code=1).stderr
-    assert "not delivered yet" in stage.run("steer", "api", "never", "--wait", "--timeout", "0.2s", code=1).stderr
+    assert (
+        "not delivered yet"
+        in stage.run("steer", "api", "never", "--wait", "--timeout", "0.2s", code=1).stderr
+    )
     assert "--timeout needs --wait" in stage.run("steer", "api", "never", "--timeout", "1s", code=2).stderr
-    assert "expected a duration" in stage.run("steer", "api", "x", "--wait", "--timeout", "soon", code=2).stderr
+    assert (
+        "expected a duration" in stage.run("steer", "api", "x", "--wait", "--timeout", "soon", code=2).stderr
+    )
 
 
 def test_a_waiting_steer_notices_that_the_runner_died(stage: Stage) -> None:
-    import subprocess
-
     stage.start("-m", "x")
     command = stage.command("steer", "api", "never", "--wait")
-    process = subprocess.Popen(command, cwd=stage.project, env=stage.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command, cwd=stage.project, env=stage.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     until(lambda: b"accepted" in stage.paths().events.read_bytes())
     os.kill(stage.state()["pid"], signal.SIGKILL)
     assert b"is gone" in process.communicate(timeout=30)[1]
@@ -152,19 +168,25 @@ def test_kill_lets_the_runner_say_its_last_word(stage: Stage) -> None:
     assert (stage.state()["status"], stage.state()["stopReason"]) == ("stopped", "kill")
 
 
-def test_kill_corrects_the_files_of_a_runner_that_would_not_end(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kill_corrects_the_files_of_a_runner_that_would_not_end(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(control, "TERM_PATIENCE_S", 0.3)
     stage.start("-m", "x", env={"STAND_IN": "deaf"})
     pid = stage.state()["pid"]
     assert control.end_runner(stage.paths()) is True
     assert identity.start_time(pid) is None
     state = stage.state()
-    assert (state["status"], state["stopReason"], state["pid"]) == ("stopped", "kill", None) and state["endedAt"]
+    assert (state["status"], state["stopReason"], state["pid"]) == ("stopped", "kill", None) and state[
+        "endedAt"
+    ]
     assert not list(registry_dir().iterdir())
     stage.run("resume", "api")
 
 
-def test_kill_never_signals_another_process_that_got_the_pid(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kill_never_signals_another_process_that_got_the_pid(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(control, "LEAVE_S", 0.1)
     paths = forged.loop(stage.project, "api", pid=os.getppid(), pidStartTime=1.0)
     with forged.runner_of(paths), pytest.raises(RalphError, match="cannot be signalled"):
@@ -189,11 +211,11 @@ def test_wait_tells_the_worst_outcome(stage: Stage, statuses: list[str], code: i
 
 
 def test_wait_blocks_until_the_end(stage: Stage) -> None:
-    import subprocess
-
     stage.start("-m", "x")
     assert "is still running" in stage.run("wait", "api", "--timeout", "0.1", code=1).stderr
-    process = subprocess.Popen(stage.command("wait", "api"), cwd=stage.project, env=stage.env, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        stage.command("wait", "api"), cwd=stage.project, env=stage.env, stdout=subprocess.PIPE
+    )
     stage.run("stop", "api")
     assert b"api: stopped" in process.communicate(timeout=30)[0]
     assert process.returncode == 10

@@ -31,14 +31,18 @@ def test_a_valid_name(name: str) -> None:
     assert valid_name(name)
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", ".a", "-a", "_a", "a/b", "a\n", "a b", "é", "x" * 65, "config.toml", "registry"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".a", "-a", "_a", "a/b", "a\n", "a b", "é", "x" * 65, "config.toml", "registry"]
+)
 def test_no_valid_name(name: str) -> None:
     assert not valid_name(name)
     with pytest.raises(UsageError):
         resolve_loop(name, None)
 
 
-def test_a_loop_is_found_from_any_folder_below_its_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_is_found_from_any_folder_below_its_project(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     paths = forged.loop(project)
     monkeypatch.chdir(project / "deep" / "down")
     assert resolve_loop("api", None) == paths
@@ -57,7 +61,9 @@ def test_a_loop_of_several_other_projects_is_not_guessed(project: Path, tmp_path
     other(tmp_path, "two")
     with pytest.raises(NoSuchLoop) as raised:
         resolve_loop("api", None)
-    assert f"{tmp_path / 'one'}, {tmp_path / 'two'}" in raised.value.message and "--project" in raised.value.hint
+    assert (
+        f"{tmp_path / 'one'}, {tmp_path / 'two'}" in raised.value.message and "--project" in raised.value.hint
+    )
 
 
 def test_on_a_terminal_one_of_several_is_picked(tmp_path: Path) -> None:
@@ -67,7 +73,9 @@ def test_on_a_terminal_one_of_several_is_picked(tmp_path: Path) -> None:
         forged.register(f"--{folder}--api", forged.entry(paths.project))
     code, shown = stage.on_terminal("steer", "api", "hello", answer="2\n")
     assert code == 0, shown
-    assert [len(list(LoopPaths.of(tmp_path / folder, "api").inbox.iterdir())) for folder in ("one", "two")] == [0, 1]
+    assert [
+        len(list(LoopPaths.of(tmp_path / folder, "api").inbox.iterdir())) for folder in ("one", "two")
+    ] == [0, 1]
 
 
 def test_what_there_is_is_named_where_there_is_no_such_loop(project: Path, tmp_path: Path) -> None:
@@ -83,7 +91,9 @@ def test_what_there_is_is_named_where_there_is_no_such_loop(project: Path, tmp_p
     assert "docs" in raised.value.hint
 
 
-def test_the_registry_alone_makes_the_home_no_project(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_registry_alone_makes_the_home_no_project(
+    isolated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     registry_dir().mkdir(parents=True)
     (isolated / "code").mkdir()
     assert find_project(isolated / "code") is None
@@ -111,7 +121,9 @@ def test_an_entry_that_points_elsewhere_is_not_believed(project: Path, ralph_dir
         ({"status": "running", "bootId": "another boot"}, False, "dead", "crashed"),
     ],
 )  # fmt: skip
-def test_the_status_that_is_shown(project: Path, changes: forged.Json, alive: bool, runner: str, shown: str) -> None:
+def test_the_status_that_is_shown(
+    project: Path, changes: forged.Json, alive: bool, runner: str, shown: str
+) -> None:
     paths = forged.loop(project, "api", alive, **changes)
     status = loop_status(paths)
     assert (status.runner, status.shown) == (runner, shown)

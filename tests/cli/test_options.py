@@ -58,12 +58,23 @@ def test_every_key_of_the_config_has_its_option() -> None:
 
 def test_the_nearer_place_wins_and_is_named(project: Path) -> None:
     cli: Cli = {"max_cost": "1", "skill": (), "model": None}
-    env = {"RALPH_MAX_COST": "2", "RALPH_MODEL": "two", "RALPH_HOME": "/x", "RALPH_LOOP": "y", "RALPH_MARKER": ""}
+    env = {
+        "RALPH_MAX_COST": "2",
+        "RALPH_MODEL": "two",
+        "RALPH_HOME": "/x",
+        "RALPH_LOOP": "y",
+        "RALPH_MARKER": "",
+    }
     toml(project, 'max-cost = 3\nmodel = "three"\n\nprovider = "three"\n')
     user_toml('# mine\nmax-cost = 4\nprovider = "four"\nthinking = "high"\n')
     resolved = resolve(cli, project, env)
     config, origins = resolved.config, resolved.origins
-    assert (config["maxCost"], config["model"], config["provider"], config["thinking"]) == (1.0, "two", "three", "high")
+    assert (config["maxCost"], config["model"], config["provider"], config["thinking"]) == (
+        1.0,
+        "two",
+        "three",
+        "high",
+    )
     names = ("max-cost", "model", "provider", "thinking", "marker")
     assert [origins[name] for name in names] == [
         "--max-cost", "RALPH_MAX_COST".replace("MAX_COST", "MODEL"), ".ralph/config.toml line 4",
@@ -80,23 +91,39 @@ def test_a_switch_can_be_turned_back_off(project: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "ms"),
-    [("90", 90_000), ("0.5", 500), ("30s", 30_000), ("10m", 600_000), ("1.5h", 5_400_000), ("1d", 86_400_000), ("1h30m", 5_400_000), ("0", 0)],
+    [
+        ("90", 90_000),
+        ("0.5", 500),
+        ("30s", 30_000),
+        ("10m", 600_000),
+        ("1.5h", 5_400_000),
+        ("1d", 86_400_000),
+        ("1h30m", 5_400_000),
+        ("0", 0),
+    ],
 )
 def test_a_duration(text: str, ms: int) -> None:
     assert _duration(text, Path("/")) == ms
 
 
-@pytest.mark.parametrize(("text", "tokens"), [("1000", 1000), ("500k", 500_000), ("2M", 2_000_000), ("1.5m", 1_500_000), ("0", None)])
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("1000", 1000), ("500k", 500_000), ("2M", 2_000_000), ("1.5m", 1_500_000), ("0", None)],
+)
 def test_a_number_of_tokens(text: str, tokens: int | None) -> None:
     assert _tokens(text, Path("/")) == tokens
 
 
-@pytest.mark.parametrize(("text", "size"), [("512", 512), ("100M", 100 << 20), ("1GiB", 1 << 30), ("64kb", 64 << 10)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("512", 512), ("100M", 100 << 20), ("1GiB", 1 << 30), ("64kb", 64 << 10)]
+)
 def test_a_size(text: str, size: int) -> None:
     assert _size(text, Path("/")) == size
 
 
-@pytest.mark.parametrize(("text", "usd"), [("2", 2.0), ("2.50", 2.5), ("$3", 3.0), ("0", None), ("0.00", None)])
+@pytest.mark.parametrize(
+    ("text", "usd"), [("2", 2.0), ("2.50", 2.5), ("$3", 3.0), ("0", None), ("0.00", None)]
+)
 def test_a_sum_of_money(text: str, usd: float | None) -> None:
     assert _money(text, Path("/")) == usd
 
@@ -140,8 +167,13 @@ def test_a_wrong_value_is_told_with_its_option(project: Path, cli: Cli, told: st
 
 
 def test_a_wrong_value_is_told_with_its_variable(project: Path) -> None:
-    assert refusal(project, env={"RALPH_MAX_TIME": "x"}).message.startswith("RALPH_MAX_TIME: expected a duration")
-    assert refusal(project, env={"RALPH_APPROVE": "maybe"}).message == "RALPH_APPROVE: expected true or false, not 'maybe'"
+    assert refusal(project, env={"RALPH_MAX_TIME": "x"}).message.startswith(
+        "RALPH_MAX_TIME: expected a duration"
+    )
+    assert (
+        refusal(project, env={"RALPH_APPROVE": "maybe"}).message
+        == "RALPH_APPROVE: expected true or false, not 'maybe'"
+    )
 
 
 @pytest.mark.parametrize(
@@ -169,7 +201,8 @@ def test_a_mistake_in_a_file_is_told_with_its_line(project: Path, text: str, tol
 
 
 @pytest.mark.parametrize(
-    ("key", "meant"), [("max_cost", "max-cost"), ("maxCost", "max-cost"), ("modle", "model"), ("idle-timout", "idle-timeout")]
+    ("key", "meant"),
+    [("max_cost", "max-cost"), ("maxCost", "max-cost"), ("modle", "model"), ("idle-timout", "idle-timeout")],
 )
 def test_an_unknown_key_names_what_was_meant(project: Path, key: str, meant: str) -> None:
     toml(project, f"# one\n{key} = 1")
@@ -180,7 +213,9 @@ def test_an_unknown_key_names_what_was_meant(project: Path, key: str, meant: str
 
 def test_a_wrong_file_is_told_even_if_its_values_would_not_count(project: Path) -> None:
     user_toml("max-cost = []")
-    assert refusal(project, {"max_cost": "1"}).message.startswith("~/.config/ralph-rpc/config.toml line 1: max-cost")
+    assert refusal(project, {"max_cost": "1"}).message.startswith(
+        "~/.config/ralph-rpc/config.toml line 1: max-cost"
+    )
     (project / ".ralph" / "config.toml").write_bytes(b"\xff")
     user_config_file().unlink()
     assert refusal(project).message == ".ralph/config.toml is not UTF-8 (byte 0)"
@@ -201,7 +236,9 @@ def test_paths_count_from_where_they_are_written(project: Path, tmp_path: Path) 
     assert resolve({"extension": ("ext.ts", "project/ext.ts")}, project, {}).config["extensions"] == [
         str(tmp_path / "ext.ts"), str(project / "ext.ts"),
     ]  # fmt: skip
-    assert resolve({}, project, {"RALPH_EXTENSION": "ext.ts:project/ext.ts"}).config["extensions"][1] == str(project / "ext.ts")
+    assert resolve({}, project, {"RALPH_EXTENSION": "ext.ts:project/ext.ts"}).config["extensions"][1] == str(
+        project / "ext.ts"
+    )
     assert resolve({"pi": "pi"}, project, {}).config["pi"] == ["pi"]
 
 
@@ -210,7 +247,10 @@ def test_answers_to_dialogs_come_from_a_file_or_a_table(project: Path, tmp_path:
     assert resolve({"ui_answers": "a.json"}, project, {}).config["uiAnswers"] == {"Sure?": True, "Name": "x"}
     toml(project, '[ui-answers]\n"Sure?" = false\n')
     resolved = resolve({}, project, {})
-    assert (resolved.config["uiAnswers"], resolved.origins["ui-answers"]) == ({"Sure?": False}, ".ralph/config.toml line 1")
+    assert (resolved.config["uiAnswers"], resolved.origins["ui-answers"]) == (
+        {"Sure?": False},
+        ".ralph/config.toml line 1",
+    )
     for wrong in ("[]", '{"a": 1}', "{", '{"a": null}'):
         (tmp_path / "a.json").write_text(wrong)
         assert "a.json'" in refusal(project, {"ui_answers": "a.json"}).message
@@ -234,7 +274,11 @@ def test_arguments_of_pi_may_stand_in_the_environment_and_in_files(project: Path
 def test_stored_options_stay_but_for_those_given(project: Path) -> None:
     stored = resolve({"max_cost": "5", "model": "m"}, project, {}).config
     resolved = override({**stored, "stallAfter": 9}, {"model": "n"})
-    assert (resolved.config["maxCost"], resolved.config["model"], resolved.config["stallAfter"]) == (5.0, "n", 9)
+    assert (resolved.config["maxCost"], resolved.config["model"], resolved.config["stallAfter"]) == (
+        5.0,
+        "n",
+        9,
+    )
     assert (resolved.origins["model"], resolved.origins["max-cost"]) == ("--model", "config.json")
 
 
@@ -248,4 +292,7 @@ def test_click_knows_the_whole_table() -> None:
     def command(**_cli: Any) -> None: ...
 
     flags = {flag for param in command.params for flag in (*param.opts, *param.secondary_opts)}
-    assert {f"--{option.name}" for option in OPTIONS if option.name != "pi-args"} | {"-n", "--no-approve"} == flags
+    assert {f"--{option.name}" for option in OPTIONS if option.name != "pi-args"} | {
+        "-n",
+        "--no-approve",
+    } == flags

@@ -37,10 +37,14 @@ def test_start_makes_the_loop_and_leaves_a_detached_runner_that_holds_the_lock(s
 
 
 def test_nobody_else_may_read_what_start_makes_whatever_the_umask_is(stage: Stage) -> None:
-    command = " ".join(f"'{word}'" for word in stage.command("start", "api", "--pi", str(stage.pi), "-m", "x"))
+    command = " ".join(
+        f"'{word}'" for word in stage.command("start", "api", "--pi", str(stage.pi), "-m", "x")
+    )
     subprocess.run(f"umask 0; {command}", shell=True, cwd=stage.project, env=stage.env, check=True)
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (stage.project / ".ralph").rglob("*")}
-    loose = {str(path): oct(mode) for path, mode in modes.items() if mode & 0o077 and path.name != "events.jsonl"}
+    loose = {
+        str(path): oct(mode) for path, mode in modes.items() if mode & 0o077 and path.name != "events.jsonl"
+    }
     assert not loose
 
 
@@ -55,7 +59,9 @@ def test_a_second_start_is_told_that_the_loop_runs(stage: Stage) -> None:
 def test_of_many_starts_at_once_exactly_one_wins(stage: Stage) -> None:
     command = stage.command("start", "api", "--pi", str(stage.pi), "-m", "x")
     starts = [
-        subprocess.Popen(command, cwd=stage.project, env=stage.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            command, cwd=stage.project, env=stage.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
         for _ in range(6)
     ]
     ends = sorted((process.wait(60), process.communicate()[1]) for process in starts)
@@ -85,7 +91,13 @@ def test_of_many_starts_at_once_exactly_one_wins(stage: Stage) -> None:
     ],
 )  # fmt: skip
 def test_nothing_is_made_when_something_is_wrong(stage: Stage, args: list[str], told: str) -> None:
-    files = {"reflect.md": b"Think.", "task.txt": b"x", "latin1.md": b"gr\xfcn", "empty.md": b" \n", "huge.md": b"x" * (1 << 20 | 1)}
+    files = {
+        "reflect.md": b"Think.",
+        "task.txt": b"x",
+        "latin1.md": b"gr\xfcn",
+        "empty.md": b" \n",
+        "huge.md": b"x" * (1 << 20 | 1),
+    }
     for name, data in files.items():
         (stage.project / name).write_bytes(data)
     assert told.lower() in stage.start(*args, code=2).stderr.lower()
@@ -190,7 +202,9 @@ def test_a_runner_that_dies_at_once_is_told_with_its_last_words(stage: Stage) ->
 
 def test_a_worktree_is_made_and_taken_back_when_the_start_fails(stage: Stage) -> None:
     def git(*args: str) -> str:
-        return subprocess.run(["git", *args], cwd=stage.project, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(
+            ["git", *args], cwd=stage.project, check=True, capture_output=True, text=True
+        ).stdout
 
     git("init", "-q")
     git("commit", "-qm", "first", "--allow-empty")
@@ -209,7 +223,10 @@ def test_a_dry_run_shows_all_and_makes_nothing(stage: Stage) -> None:
     assert any(line.split() == ["max-time", "7200000", "--max-time"] for line in shown.splitlines())
     assert any(line.split() == ["stall-after", "5", "default"] for line in shown.splitlines())
     plan = orjson.loads(stage.start(*args, "--json").stdout)
-    assert plan["argv"][0] == str(stage.pi) and plan["options"]["model"] == {"value": "m1", "origin": "--model"}
+    assert plan["argv"][0] == str(stage.pi) and plan["options"]["model"] == {
+        "value": "m1",
+        "origin": "--model",
+    }
     assert {path.name for path in stage.project.iterdir()} == {"ext.ts"}
 
 
@@ -226,7 +243,9 @@ def test_foreground_tells_the_outcome_by_its_exit_code(stage: Stage, kind: str, 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_in_the_foreground_ends_the_loop(stage: Stage, sig: signal.Signals) -> None:
     command = stage.command("start", "api", "--pi", str(stage.pi), "-m", "x", "--foreground")
-    process = subprocess.Popen(command, cwd=stage.project, env=stage.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        command, cwd=stage.project, env=stage.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     until(lambda: stage.paths().state.exists() and stage.state()["status"] == "running")
     process.send_signal(sig)
     shown = process.communicate(timeout=30)[0].decode()
@@ -236,7 +255,9 @@ def test_ctrl_c_in_the_foreground_ends_the_loop(stage: Stage, sig: signal.Signal
 
 def test_foreground_ends_when_the_runner_is_killed(stage: Stage) -> None:
     command = stage.command("start", "api", "--pi", str(stage.pi), "-m", "x", "--foreground")
-    process = subprocess.Popen(command, cwd=stage.project, env=stage.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=stage.project, env=stage.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     until(lambda: stage.paths().state.exists() and stage.state()["status"] == "running")
     pid = stage.state()["pid"]
     os.kill(pid, signal.SIGKILL)
@@ -261,7 +282,9 @@ def test_on_a_terminal_the_editor_asks_for_the_task(stage: Stage) -> None:
 
 
 def test_a_template_that_is_left_as_it_was_starts_nothing(stage: Stage) -> None:
-    code, shown = stage.on_terminal("start", "api", "--pi", str(stage.pi), EDITOR=_editor(stage, "#!/bin/sh\n"))
+    code, shown = stage.on_terminal(
+        "start", "api", "--pi", str(stage.pi), EDITOR=_editor(stage, "#!/bin/sh\n")
+    )
     assert code == 1 and "nothing was started" in shown
     assert not list(stage.project.iterdir())
 

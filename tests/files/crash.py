@@ -1,7 +1,7 @@
 """Dying at every step: runs a piece of file work again and again, each time killed one system call later.
 
-A child process does the work; it ends at once, without any clean-up, when it is about to make its k-th call that
-changes something on disk. That is what kill -9 at that instant leaves behind.
+A child process does the work; it ends at once, without any clean-up, when it is about to make its k-th call
+that changes something on disk. That is what kill -9 at that instant leaves behind.
 """
 
 import os
@@ -17,7 +17,8 @@ KILLED = 99
 def deaths(work: Callable[[], object], prepare: Callable[[], object] = lambda: None) -> Iterator[int]:
     """Yield 0, 1, 2 … after each death of `work` before its call number 0, 1, 2 …, until it lives to its end.
 
-    `prepare` sets the scene before each try. The first yield that is not followed by another is the last death.
+    `prepare` sets the scene before each try. The first yield that is not followed by another is the last
+    death.
     """
     for k in range(10_000):
         prepare()

@@ -13,12 +13,29 @@ from ralph_rpc.model.commands import VERBS, Verb
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_alone_or_with_anything_behind_a_dash_is_a_name(verb: Verb) -> None:
-    for name in (f"{verb}.json", f"{verb}-1.json", f"{verb}-.json", f"{verb}-a.b-c.json", f"{verb}-\u00fc.json"):
+    for name in (
+        f"{verb}.json",
+        f"{verb}-1.json",
+        f"{verb}-.json",
+        f"{verb}-a.b-c.json",
+        f"{verb}-\u00fc.json",
+    ):
         assert verb_of(name) == verb
 
 
 @pytest.mark.parametrize(
-    "name", ["steer", "Steer.json", "steer.JSON", "steers.json", "steer.json~", "kill.json", ".json", "-steer.json", ""]
+    "name",
+    [
+        "steer",
+        "Steer.json",
+        "steer.JSON",
+        "steers.json",
+        "steer.json~",
+        "kill.json",
+        ".json",
+        "-steer.json",
+        "",
+    ],
 )
 def test_any_other_name_is_none(name: str) -> None:
     assert verb_of(name) is None
@@ -109,7 +126,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,
 )
-MEMBERS = st.dictionaries(st.sampled_from(["type", "id", "message", "when", "then", "x"]), JSON | st.sampled_from(VERBS))
+MEMBERS = st.dictionaries(
+    st.sampled_from(["type", "id", "message", "when", "then", "x"]), JSON | st.sampled_from(VERBS)
+)
 
 
 def check(verb: Verb, data: bytes) -> None:

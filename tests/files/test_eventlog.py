@@ -134,7 +134,10 @@ def test_rotation_keeps_the_newest_files_and_one_count_of_bytes(path: Path) -> N
     for n in range(60):
         offsets[log.append(line(n))] = n
     log.close()
-    assert sorted(file.name for file in path.parent.iterdir()) == [path.name, *(f"{path.name}.{i}" for i in (1, 2, 3))]
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        path.name,
+        *(f"{path.name}.{i}" for i in (1, 2, 3)),
+    ]
     reader = EventReader.at_start(path)
     kept = []
     while lines := reader.read():
@@ -317,7 +320,9 @@ def test_a_full_disk_leaves_whole_lines_only_at_every_size(
         assert numbers(path) == [0, 1, 2]
 
 
-def test_events_of_the_runner_wait_for_room_and_come_in_order(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_of_the_runner_wait_for_room_and_come_in_order(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     disk = Disk(monkeypatch)
     log = EventLog.open(path, limit=BIG, keep=3)
     log.append(line(0))

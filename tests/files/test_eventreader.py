@@ -91,7 +91,9 @@ def test_a_line_of_many_megabytes_is_given_once_it_is_whole(path: Path, reader: 
     log.close()
 
 
-def test_a_long_line_that_is_abandoned_is_never_joined_to_what_follows(path: Path, reader: EventReader) -> None:
+def test_a_long_line_that_is_abandoned_is_never_joined_to_what_follows(
+    path: Path, reader: EventReader
+) -> None:
     log = EventLog.open(path, limit=BIG, keep=1)
     log.append(line(0))
     log.begin_line()
@@ -105,6 +107,48 @@ def test_a_long_line_that_is_abandoned_is_never_joined_to_what_follows(path: Pat
     assert orjson.loads(lines[0][1])["type"] == "ralph_unparsed"
     assert ns(lines[1:]) == list(range(1, 300_000))
     log.close()
+
+
+def test_a_line_is_given_while_another_long_one_is_unfinished_behind_it(
+    path: Path, reader: EventReader
+) -> None:
+    log = EventLog.open(path, limit=BIG, keep=1)
+    log.begin_line()
+    log.extend(b"x" * 5000)
+    assert reader.read(1000) == []
+    log.abandon_line()
+    assert len(reader.read(1000)) == 1
+    log.append(b'{"n":1,"pad":"' + b"x" * 2000 + b'"}\n')
+    log.begin_line()
+    log.extend(b"x" * 4000)
+    assert ns(reader.read(1000)) == [1]
+    log.close()
+
+
+def test_a_long_line_that_a_repair_took_away_hides_nothing(path: Path, reader: EventReader) -> None:
+    path.write_bytes(line(0) + b"\0" * 5000)
+    assert drain(reader, 1000) == [0]
+    log = EventLog.open(path, limit=BIG, keep=1)
+    log.append(b'{"n":1,"pad":"' + b"x" * 2000 + b'"}\n')
+    assert drain(reader, 1000) == [1]
+    log.close()
+
+
+def test_a_log_whose_newest_file_is_still_empty_is_read_from_the_others(path: Path) -> None:
+    log = EventLog.open(path, limit=100, keep=50)
+    for n in range(100):
+        log.append(line(n))
+    log.close()
+    path.rename(path.with_name("events.jsonl.0"))
+    path.touch()
+    reader = EventReader.at_end(path, 3)
+    last = drain(reader)
+    assert len(last) > 1
+    log = EventLog.open(path, limit=100, keep=50)
+    log.append(line(100))
+    log.close()
+    assert drain(reader) == [100]
+    reader.close()
 
 
 def test_nothing_is_missed_or_repeated_over_several_rotations_between_two_looks(

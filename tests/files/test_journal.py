@@ -20,7 +20,8 @@ def path(tmp_path: Path) -> Path:
 
 def received(id: str, message: str = "m") -> JournalLine:
     return {
-        "at": 1, "id": id, "command": "steer", "state": "received", "body": {"message": message}, "file": f".claimed-{id}",
+        "at": 1, "id": id, "command": "steer", "state": "received", "body": {"message": message}, "file":
+        f".claimed-{id}",
     }  # fmt: skip
 
 
@@ -82,7 +83,9 @@ def test_a_torn_tail_is_cut_before_anything_is_appended(path: Path) -> None:
             assert path.read_bytes().count(b"\n") == whole[:cut].count(b"\n") + 1
 
 
-@pytest.mark.parametrize("damage", [b"\0\0\0\n", b"null\n", b"[1]\n", b"{}\n", b'{"id":1}\n', b"\xff\n", b"\n"])
+@pytest.mark.parametrize(
+    "damage", [b"\0\0\0\n", b"null\n", b"[1]\n", b"{}\n", b'{"id":1}\n', b"\xff\n", b"\n"]
+)
 def test_a_damaged_line_hides_no_other(path: Path, damage: bytes) -> None:
     write(path, received("a"))
     with path.open("ab") as file:

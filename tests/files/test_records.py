@@ -18,27 +18,29 @@ from tests.files.crash import deaths
 
 CONFIG: Config = {
     "model": "m", "provider": None, "thinking": None, "maxIterations": 50, "maxCost": 1, "maxTokens": None,
-    "maxTimeMs": None, "iterationTimeoutMs": 0, "idleTimeoutMs": 900_000, "toolTimeoutMs": 3_600_000, "maxFailures": 10,
-    "stallAfter": 5, "verify": None, "marker": "<promise>COMPLETE</promise>", "reflectEvery": 0, "worktree": None,
-    "extensions": [], "skills": ["/s"], "approve": None, "uiAnswers": {"Sure?": True, "Name": "x"}, "logSize": 1,
-    "logKeep": 4, "pi": ["/bin/pi"], "piVersion": None, "piArgs": [],
+    "maxTimeMs": None, "iterationTimeoutMs": 0, "idleTimeoutMs": 900_000, "toolTimeoutMs": 3_600_000,
+    "maxFailures": 10, "stallAfter": 5, "verify": None, "marker": "<promise>COMPLETE</promise>",
+    "reflectEvery": 0, "worktree": None, "extensions": [], "skills": ["/s"], "approve": None,
+    "uiAnswers": {"Sure?": True, "Name": "x"}, "logSize": 1, "logKeep": 4, "pi": ["/bin/pi"],
+    "piVersion": None, "piArgs": [],
 }  # fmt: skip
 STATE: State = {
-    "schemaVersion": 1, "name": "loop", "cwd": "/p", "ralphDir": "/p/.ralph/loop", "kind": "task", "status": "running",
-    "stopReason": None, "error": None, "pid": 7, "pidStartTime": 1, "bootId": "b", "guardPid": None,
-    "guardStartTime": None, "piPid": None, "piStartTime": None, "piVersion": None, "model": None, "provider": None,
-    "iteration": 1, "maxIterations": 50, "currentTicket": None, "startedAt": "", "updatedAt": "", "endedAt": None,
-    "nextWakeAt": None, "elapsedMs": 0,
-    "stats": {"iterations": 0, "turns": 0, "toolCalls": 0, "durationMs": 0, "tokensIn": 0, "tokensOut": 0,
-              "cacheRead": 0, "cacheWrite": 0, "cost": 0.5},
-    "consecutiveFailures": 0, "unchangedIterations": 0, "restarts": [1], "lastReflection": None, "lastOutcome": None,
-    "lastText": "\u2028", "refusal": None, "held": [{"id": "a", "command": "steer", "message": "m"}],
-    "worktree": {"branch": "b", "path": "/p"}, "tmpDir": None, "config": CONFIG,
+    "schemaVersion": 1, "name": "loop", "cwd": "/p", "ralphDir": "/p/.ralph/loop", "kind": "task",
+    "status": "running", "stopReason": None, "error": None, "pid": 7, "pidStartTime": 1, "bootId": "b",
+    "guardPid": None, "guardStartTime": None, "piPid": None, "piStartTime": None, "piVersion": None,
+    "model": None, "provider": None, "iteration": 1, "maxIterations": 50, "currentTicket": None,
+    "startedAt": "", "updatedAt": "", "endedAt": None, "nextWakeAt": None, "elapsedMs": 0,
+    "stats": {"iterations": 0, "turns": 0, "toolCalls": 0, "durationMs": 0, "tokensIn": 0, "tokensOut": 0, "cacheRead": 0, "cacheWrite": 0, "cost": 0.5},
+    "consecutiveFailures": 0, "unchangedIterations": 0, "restarts": [1], "lastReflection": None,
+    "lastOutcome": None, "lastText": "\u2028", "refusal": None,
+    "held": [{"id": "a", "command": "steer", "message": "m"}], "worktree": {"branch": "b", "path": "/p"},
+    "tmpDir": None, "config": CONFIG,
 }  # fmt: skip
 ITERATION: Iteration = {
-    "iteration": 1, "kind": "work", "outcome": "ok", "startedAt": "", "endedAt": "", "durationMs": 1, "turns": 1,
-    "toolCalls": 0, "tokensIn": 1, "tokensOut": 1, "cacheRead": 0, "cacheWrite": 0, "cost": 0.1, "model": None,
-    "provider": None, "sessionId": None, "sessionFile": None, "summary": "", "steering": [], "eventsFrom": 0, "eventsTo": 9,
+    "iteration": 1, "kind": "work", "outcome": "ok", "startedAt": "", "endedAt": "", "durationMs": 1,
+    "turns": 1, "toolCalls": 0, "tokensIn": 1, "tokensOut": 1, "cacheRead": 0, "cacheWrite": 0, "cost": 0.1,
+    "model": None, "provider": None, "sessionId": None, "sessionFile": None, "summary": "", "steering": [],
+    "eventsFrom": 0, "eventsTo": 9,
 }  # fmt: skip
 
 

@@ -94,7 +94,8 @@ def test_loops_of_one_project_are_kept_apart() -> None:
     # "--srv-app--a--b.json" is also loop b of a project /srv/app--a
     registry.publish(None, entry("/srv/app--a", "b"))
     assert listed() == [
-        ("/srv/app", "a"), ("/srv/app", "a--b"), ("/srv/app", "b"), ("/srv/app", "x" * 64), ("/srv/app--a", "b"),
+        ("/srv/app", "a"), ("/srv/app", "a--b"), ("/srv/app", "b"), ("/srv/app", "x" * 64), ("/srv/app--a",
+        "b"),
     ]  # fmt: skip
 
 
@@ -104,7 +105,9 @@ def test_long_paths_are_cut_to_names_that_every_file_system_takes(length: int, l
     cwds = ["/" + letter * (length // len(letter.encode())) + tail for tail in ("/b", "-b")]
     paths = [registry.publish(None, entry(cwd, "n" * 64)) for cwd in cwds]
     assert len(set(paths)) == 2
-    assert [registry.publish(path, entry(cwd, "n" * 64)) for path, cwd in zip(paths, cwds, strict=True)] == paths
+    assert [
+        registry.publish(path, entry(cwd, "n" * 64)) for path, cwd in zip(paths, cwds, strict=True)
+    ] == paths
     assert [registry.entry_path(Path(cwd), "n" * 64) for cwd in cwds] == paths
     assert max(len(os.fsencode(path.name)) for path in paths) <= 255
     assert len(listed()) == 2
@@ -161,7 +164,9 @@ def test_broken_files_are_reported_and_hide_no_loop() -> None:
 
 def test_members_that_are_not_known_are_ignored() -> None:
     path = registry.publish(None, entry("/srv/app"))
-    path.write_bytes(orjson.dumps({**entry("/srv/app"), "later": {"more": 1}, "worktree": {"branch": "b", "path": "p"}}))
+    path.write_bytes(
+        orjson.dumps({**entry("/srv/app"), "later": {"more": 1}, "worktree": {"branch": "b", "path": "p"}})
+    )
     assert len(listed()) == 1
 
 

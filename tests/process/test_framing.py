@@ -119,6 +119,7 @@ AWKWARD = [
     b'{"type":"message_update","assistantMessageEvent":{"type":"text_delta","partial":{},"more":1},"message":{},"z":0}',
     b'{"type":"message_update", "assistantMessageEvent" : {"type":"text_delta","partial":1} , "message":2 }',
     b'{"type":"message_update","assistantMessageEvent":{}}',
+    b'{"type":"message_update","assistantMessageEvent":{"message":1,"partial":2},"partial":3,"message":4}',
     b'{"type":"turn_end","message":{"role":"assistant"},"toolResults":[]}',
     '{"type":"message_end","message":{"role":"assistant","content":[{"type":"text","text":"\u2028\u2029\x85"}]}}'.encode(),
     b'{"type":"message_end","message":{"role":"assistant","content":[{"type":"text","text":"\\ud83d"}]}}',

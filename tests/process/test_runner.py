@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -231,7 +232,7 @@ def test_no_secret_of_the_environment_is_written_down(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mask", [0o000, 0o077])
 def test_folders_are_private_under_any_umask(tmp_path: Path, mask: int) -> None:
-    rig = rig_for(tmp_path, [f"done\n{MARKER}"])
+    rig = rig_for(tmp_path, [[{"tool": "bash", "run": "touch made"}, f"done\n{MARKER}"]])
     before = os.umask(mask)
     try:
         rig.start()
@@ -241,6 +242,24 @@ def test_folders_are_private_under_any_umask(tmp_path: Path, mask: int) -> None:
     for path in (rig.paths.dir.parent, *rig.paths.dir.rglob("*")):
         want = 0o700 if path.is_dir() else 0o600
         assert path.stat().st_mode & 0o777 == want, path
+    # What the agent makes is the user's, under the user's umask.
+    assert (rig.project / "made").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_command_that_comes_while_nothing_can_be_written_is_taken_when_there_is_room_again(tmp_path: Path) -> None:
+    rig = rig_for(tmp_path, [["hello", GATE, "on", "and on"]])
+    rig.start("-n", "1")
+    runner, _, _ = rig.pids()
+    # Stands in for a full disk, and meets the runner alone.
+    resource.prlimit(runner, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    rig.drop("steer.json", '{"id": "s", "message": "while it is full"}')
+    wait_for("the claim", lambda: list(rig.paths.inbox.glob(".claimed-*")))
+    assert rig.steps("s") == []
+    resource.prlimit(runner, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    rig.wait_step("s", "queued")
+    (rig.project / "go").touch()
+    assert rig.wait_end()["status"] == "stopped"
+    assert rig.steps("s") == ["accepted", "queued", "delivered"]
 
 
 def test_every_file_meets_its_schema(tmp_path: Path) -> None:

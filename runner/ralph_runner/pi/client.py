@@ -246,19 +246,17 @@ class _Reader(threading.Thread):
         self._log = log
         self._recorder = Recorder(_PatientLog(log, self), self._tell)
         self._wake_read, self._wake_write = os.pipe()
-        self._until: float | None = None
         self._done = asyncio.Event()
         self.stopping = threading.Event()
 
     async def stop(self) -> None:
         """Take what pi's pipe still holds, at most for DRAIN_S, and end. pi's tree must be gone."""
-        self._until = time.monotonic() + DRAIN_S
         os.write(self._wake_write, b"x")
         for _ in range(2):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DRAIN_S):
                     await self._done.wait()
-            # A reader that is held by the log gives up now.
+            # A reader that is held by the log, or by a stranger who goes on writing, gives up now.
             self.stopping.set()
         if (
             self._done.is_set()
@@ -287,8 +285,6 @@ class _Reader(threading.Thread):
         while not self.stopping.is_set():
             # The wake-up means that pi's tree is gone: an empty pipe is then the end, whoever holds it open.
             if not any(fd == self._fd for fd, _ in waiting.poll()):
-                break
-            if self._until is not None and time.monotonic() > self._until:
                 break
             chunk = os.read(self._fd, CHUNK)
             if not chunk:

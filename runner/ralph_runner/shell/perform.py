@@ -10,12 +10,13 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ralph_rpc.clock import iso
 from ralph_rpc.errors import RalphError
 from ralph_rpc.files import records
-from ralph_rpc.clock import iso
 from ralph_rpc.files.eventlog import EventLog
 from ralph_rpc.files.journal import CommandJournal
 from ralph_rpc.files.paths import LoopPaths
@@ -27,7 +28,6 @@ from ralph_rpc.model.registry import RegistryEntry
 from ralph_runner.core import effects as fx
 from ralph_runner.core.inputs import PiExited
 from ralph_runner.core.reports import (
-    Broken,
     Measure,
     Now,
     PiSpawned,
@@ -38,7 +38,7 @@ from ralph_runner.core.reports import (
     WorkMeasured,
 )  # fmt: skip
 from ralph_runner.core.snapshot import Facts, snapshot
-from ralph_runner.core.state import Loop
+from ralph_runner.core.state import Ended, Loop
 from ralph_runner.core.step import Input, next_deadline, step
 from ralph_runner.pi.client import PiClient
 from ralph_runner.pi.process import Guarded
@@ -97,10 +97,7 @@ class Performer:
                 for effect in effects:
                     self._perform(effect)
         except OSError as error:
-            # A file that cannot be written is no reason to go on as if it had been.
-            self._inputs.clear()
-            self._note(f"cannot go on: {error}")
-            self._later(self._feed_broken(f"{error.filename or self._paths.dir}: {error.strerror}"))
+            self._give_up(error)
         finally:
             self._busy = False
         self._set_timer()
@@ -171,8 +168,16 @@ class Performer:
         if not task.cancelled() and (error := task.exception()) is not None and not self.finished.done():
             self.finished.set_exception(error)
 
-    async def _feed_broken(self, message: str) -> None:
-        self.feed(Broken(message))
+    def _give_up(self, error: OSError) -> None:
+        """A receipt or an event that cannot be written is no reason to go on as if it had been: pi is ended, and a
+        resume begins where the files are."""
+        self._inputs.clear()
+        message = f"{error.filename or self._paths.dir}: {error.strerror}; mend it and resume"
+        self._note(f"cannot go on: {message}")
+        self.loop = replace(self.loop, status="error", stop_reason="blocked", error=message, phase=Ended())
+        self.save()
+        if not self.finished.done():
+            self.finished.set_result(fx.Finish("error"))
 
     def _set_timer(self) -> None:
         if self._timer is not None:

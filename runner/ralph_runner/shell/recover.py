@@ -4,14 +4,13 @@ Every step may be repeated: a recovery that is itself killed is followed by anot
 and told of, never replaced by empty ones; a state that cannot be read is rebuilt from the iteration records.
 """
 
-import shutil
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import cast
 
+from ralph_rpc import leftovers
+from ralph_rpc.clock import iso
 from ralph_rpc.files import records
 from ralph_rpc.files.atomic import Unreadable
-from ralph_rpc.clock import iso
 from ralph_rpc.files.identity import boot_id
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.model.config import Config
@@ -46,7 +45,9 @@ def recover(paths: LoopPaths, config: Config, task_path: str, resume: bool, wall
     ended = sweep_orphans(paths.dir, recorded, state["bootId"] if state else boot_id())
     if ended:
         notes.append(f"ended {len(ended)} processes that an earlier run left behind")
-    _remove_tmp(state)
+    tmp = leftovers.temp_dir(paths) if resume else None
+    if tmp is not None:
+        leftovers.remove_tree(tmp)
     if not resume:
         return Recovered(new_loop(config, task_path), iso(wall), crashed=False, notes=notes)
     done = records.read_iterations(paths)
@@ -74,13 +75,6 @@ def _read_state(paths: LoopPaths, notes: list[str]) -> State | None:
         kept = records.set_aside_broken(paths.state)
         notes.append(f"state.json {error.reason}; kept as {kept.name}")
         return None
-
-
-def _remove_tmp(state: State | None) -> None:
-    """The TMPDIR of a runner that could not remove it; only one that carries our own name for it."""
-    tmp = state.get("tmpDir") if state else None
-    if tmp and Path(tmp).name.startswith("ralph-"):
-        shutil.rmtree(tmp, ignore_errors=True)
 
 
 def _sum(done: list[Iteration]) -> Stats:

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ralph_rpc.files import identity, locks, records, registry
+from ralph_rpc import git
 from ralph_rpc.clock import now_ms
+from ralph_rpc.files import identity, locks, records, registry
 from ralph_rpc.files.eventlog import EventLog
 from ralph_rpc.files.inbox import Claimed, Inbox, Rejected
 from ralph_rpc.files.journal import CommandJournal
@@ -50,7 +51,7 @@ class Runner:
         self._worktree: Worktree | None = (
             None if worktree is None else {"branch": worktree, "path": str(paths.worktree)}
         )
-        self._workdir = paths.project if worktree is None else paths.worktree
+        self._workdir = paths.project if worktree is None else git.project_in(paths.worktree, paths.project)
 
     async def run(self) -> int:
         """Until the loop has ended; the exit code: 0, or 1 where it ended in error."""

@@ -387,7 +387,7 @@ def test_kill_9_of_any_process_leaves_nothing_and_the_loop_can_go_on(
         rig.start("-n", "1")
         wait_for("the tree", (rig.project / "ready").exists)
         wait_for("six sleepers", lambda: len(mine(rig)) == 6)
-        pids = dict(zip(("runner", "guard", "pi"), rig.pids(), strict=True))
+        pids: dict[str, int] = dict(zip(("runner", "guard", "pi"), rig.pids(), strict=True))
         rig.kill(pids[victim])
         wait_for(f"an empty tree, left {mine(rig)}", lambda: not mine(rig), timeout=15)
         if victim == "runner":

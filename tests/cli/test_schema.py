@@ -86,4 +86,4 @@ def test_the_command_lists_and_prints(tmp_path: Path) -> None:
     assert [line.split()[0] for line in stage.run("schema").stdout.splitlines()] == list(SHAPES)
     assert orjson.loads(stage.run("schema", "--json").stdout) == TITLES
     assert stage.run("schema", "state").stdout == (SHIPPED / "state.json").read_text()
-    assert "did you mean 'state'?" in stage.run("schema", "stat", code=2).stderr
+    assert "Did you mean 'state'?" in stage.run("schema", "stat", code=2).stderr

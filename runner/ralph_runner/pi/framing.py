@@ -14,7 +14,7 @@ import orjson
 
 from ralph_runner.core.inputs import PiInput
 from ralph_runner.pi.protocol import HEAD, TAIL, glimpse
-from ralph_runner.pi.stamp import Care, care_of, stamp_block, unparsed_head
+from ralph_runner.pi.stamp import Care, care_of, stamp_lines, unparsed_head
 
 STREAM_AT = 1 << 20
 """Bytes of an unfinished line at which it is streamed if nobody has to read its middle."""
@@ -69,17 +69,16 @@ class Recorder:
                 return inputs
             self._end_streamed(chunk[:end], stamp, inputs)
             chunk = chunk[end + 1 :]
-        cut = chunk.rfind(b"\n") + 1
-        if cut:
-            block = b"".join((*self._parts, chunk[:cut]))
-            data, found = stamp_block(block, stamp)
+        *lines, chunk = chunk.split(b"\n")
+        if lines:
+            lines[0] = b"".join((*self._parts, lines[0]))
+            data, found = stamp_lines(lines, stamp)
             if data:
                 self._log.append(data)
             inputs += found
             self._parts.clear()
             self._size = 0
             self._limit = STREAM_AT
-            chunk = chunk[cut:]
         if chunk:
             self._parts.append(chunk)
             self._size += len(chunk)

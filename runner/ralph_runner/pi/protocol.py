@@ -7,7 +7,7 @@ ever encoded, because a bare `null` on its stdin ends pi.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import orjson
@@ -103,21 +103,32 @@ def glimpse(head: bytes, tail: bytes) -> PiInput | None:
     Answers for agent_start, agent_end, turn_start, turn_end and tool_execution_start/end, None for others.
     The middle of these lines (tool results, all messages of a run) is never needed, and may have any size.
     """
-    match head[9 : head.find(b'"', 9, 48)] if head.startswith(b'{"type":"') else b"":
-        case b"agent_start":
-            return AgentStart()
-        case b"turn_start":
-            return TurnStart()
-        case b"turn_end":
-            return TurnEnd()
-        case b"agent_end":
-            return AgentEnd(_flag(_WILL_RETRY, tail))
-        case b"tool_execution_start" if tool := _TOOL_HEAD.match(head):
-            return ToolStart(_text(tool[1]), _text(tool[2]))
-        case b"tool_execution_end" if tool := _TOOL_HEAD.match(head):
-            return ToolEnd(_text(tool[1]), _text(tool[2]), bool(_flag(_IS_ERROR, tail)))
-        case _:
-            return None
+    reader = _ENDS.get(head[9 : head.find(b'"', 9, 48)]) if head.startswith(b'{"type":"') else None
+    return reader(head, tail) if reader is not None else None
+
+
+def _agent_end(_: bytes, tail: bytes) -> PiInput:
+    return AgentEnd(_flag(_WILL_RETRY, tail))
+
+
+def _tool_start(head: bytes, _: bytes) -> PiInput | None:
+    tool = _TOOL_HEAD.match(head)
+    return ToolStart(_text(tool[1]), _text(tool[2])) if tool else None
+
+
+def _tool_end(head: bytes, tail: bytes) -> PiInput | None:
+    tool = _TOOL_HEAD.match(head)
+    return ToolEnd(_text(tool[1]), _text(tool[2]), bool(_flag(_IS_ERROR, tail))) if tool else None
+
+
+_ENDS: dict[bytes, Callable[[bytes, bytes], PiInput | None]] = {
+    b"agent_start": lambda *_: AgentStart(),
+    b"agent_end": _agent_end,
+    b"turn_start": lambda *_: TurnStart(),
+    b"turn_end": lambda *_: TurnEnd(),
+    b"tool_execution_start": _tool_start,
+    b"tool_execution_end": _tool_end,
+}
 
 
 def _flag(pattern: re.Pattern[bytes], tail: bytes) -> bool | None:

@@ -1,6 +1,6 @@
 """From pi's lines to those of events.jsonl: the `ralph` member added, repeated messages dropped.
 
-Pure; `framing.py` calls it with blocks of whole lines. Speed is the point: a line that begins as pi's known
+Pure; `framing.py` calls it with whole lines. Speed is the point: a line that begins as pi's known
 lines do and ends in a brace is trusted and spliced without being parsed; only what the core needs, or nobody
 knows, is parsed. A line comes out equal to pi's, less the two members of older pi that repeat the message.
 """
@@ -24,6 +24,8 @@ class Care(Enum):
     """Trusted; its head and tail tell all."""
     UPDATE = auto()
     """Trusted, but it may repeat the whole message."""
+    ROLE = auto()
+    """Trusted; whether it is needed depends on whose message it is."""
     ALL = auto()
     """To be parsed: needed or unknown."""
     GARBAGE = auto()
@@ -31,7 +33,7 @@ class Care(Enum):
 
 
 _CARE = {
-    kind + end: care
+    b'{"type":"' + kind + end: care
     for care, kinds in {
         Care.NONE: (b"tool_execution_update", b"entry_appended"),
         Care.ENDS: (
@@ -39,6 +41,7 @@ _CARE = {
             b"tool_execution_start", b"tool_execution_end",
         ),
         Care.UPDATE: (b"message_update",),
+        Care.ROLE: (b"message_start", b"message_end"),
     }.items()
     for kind in kinds
     for end in (b'",', b'"}')
@@ -46,7 +49,9 @@ _CARE = {
 
 _DELTA_ONLY = b'{"type":"message_update","usage":'
 """How pi >= 0.84.0 begins an update; it no longer repeats the message."""
-_ROLE = re.compile(rb'\{"type":"message_(start|end)","message":\{"role":"(\w+)",')
+_START = b'{"type":"message_start","message":{"role":"'
+_END = b'{"type":"message_end","message":{"role":"'
+_NEEDED = (_START + b'user",', _START + b'assistant",', _END + b'assistant",')
 _REPEATING_DELTA = re.compile(
     rb'\{"type":"message_update","assistantMessageEvent":\{"type":"(?:text|thinking|toolcall)_delta",'
 )
@@ -60,58 +65,59 @@ def stamp_tail(at_ms: int, iteration: int) -> bytes:
 
 
 def care_of(head: bytes) -> Care:
-    """What a line that begins so needs; its first 256 bytes are enough."""
-    if head.startswith(b'{"type":"'):
-        care = _CARE.get(head[9 : head.find(b'"', 9, 48) + 2], Care.ALL)
-        if care is Care.ALL and (role := _ROLE.match(head)):
-            needed = (b"user", b"assistant") if role[1] == b"start" else (b"assistant",)
-            return Care.ALL if role[2] in needed else Care.NONE
-        return Care.NONE if head.startswith(_DELTA_ONLY) else care
-    return Care.ALL if head.lstrip(b" \t\r")[:1] in (b"{", b"") else Care.GARBAGE
+    """What a line that begins so needs; its first 256 bytes are enough. Never ROLE."""
+    care = _CARE.get(head[: head.find(b'"', 9, 48) + 2])
+    match care:
+        case None:
+            return Care.ALL if head.lstrip(b" \t\r")[:1] in (b"{", b"") else Care.GARBAGE
+        case Care.UPDATE if head.startswith(_DELTA_ONLY):
+            return Care.NONE
+        case Care.ROLE:
+            unneeded = head.startswith((_START, _END)) and not head.startswith(_NEEDED)
+            return Care.NONE if unneeded else Care.ALL
+        case _:
+            return care
 
 
-def stamp_block(block: bytes, tail: bytes) -> tuple[bytes, list[PiInput]]:
-    """Stamps whole LF-terminated lines with `stamp_tail`'s bytes; gives what to log, and the inputs in it.
+def stamp_lines(lines: list[bytes], tail: bytes) -> tuple[bytes, list[PiInput]]:
+    """Stamps whole lines, given without LF, with `stamp_tail`'s bytes; gives what to log, and the inputs in it.
 
     The inputs must not be handed on before the bytes are in the log.
     """
-    out: list[bytes] = []
+    heads: list[bytes] = []
     inputs: list[PiInput] = []
-    lines = block.split(b"\n")
-    lines.pop()
     for line in lines:
         if line.startswith(_DELTA_ONLY) and line.endswith(b"}"):  # nine lines of ten
-            out.append(line[:-1])
-            out.append(tail)
-        else:
-            line = line.removesuffix(b"\r")
-            if line:
-                _stamp_line(line, tail, out, inputs)
-    return b"".join(out), inputs
+            heads.append(line[:-1])
+        elif line := line.removesuffix(b"\r"):
+            heads.append(_head(line, inputs))
+    heads.append(b"")
+    data = tail.join(heads)
+    if b"{" in heads:  # an empty object takes no comma
+        data = data.replace(b"{" + tail, b"{" + tail[1:])
+    return data, inputs
 
 
-def _stamp_line(line: bytes, tail: bytes, out: list[bytes], inputs: list[PiInput]) -> None:
+def _head(line: bytes, inputs: list[PiInput]) -> bytes:
+    """The line as it is to be logged, up to its stamp."""
     care = care_of(line) if line.endswith(b"}") else Care.ALL
+    if care is Care.NONE:
+        return line[:-1]
     seen = glimpse(line, line[-TAIL:]) if care is Care.ENDS else None
     try:
         if care is Care.UPDATE:
             line = _without_repetition(line)
-        elif care is not Care.NONE and seen is None:
+        elif seen is None:
             event = decode(line)
             if not isinstance(event, dict):
                 raise ValueError("not an object")
             seen = interpret(event)
-            line = line.strip(b" \t\r")
-            if not event:
-                tail = tail[1:]  # no comma after the brace of {}
+            line = line.strip(b" \t\r") if event else b"{}"
     except ValueError:
-        line = unparsed_head(line.decode("utf-8", "replace"))
-    else:
-        line = line[:-1]
-    out.append(line)
-    out.append(tail)
+        return unparsed_head(line.decode("utf-8", "replace"))
     if seen is not None:
         inputs.append(seen)
+    return line[:-1]
 
 
 def unparsed_head(raw: str) -> bytes:

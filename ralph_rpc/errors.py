@@ -1,7 +1,7 @@
 """Failures that a person can act on, and the exit codes of the program.
 
-Raised anywhere, caught once: `cli/main.py` prints `error: <message>. <hint>` as one line on stderr and
-exits with `code`. Anything else that escapes is a bug.
+Raised anywhere, caught once: `cli/main.py` prints `ralph-rpc: <message>. <hint>` as one line on stderr
+and exits with `code`. Anything else that escapes is a bug.
 """
 
 OK = 0

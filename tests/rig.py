@@ -40,7 +40,7 @@ class Rig:
     def run(self, *args: str, check: int | None = 0, stdin: str | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """`ralph-rpc ARGS` in the project; its exit code must be `check`."""
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "ralph_rpc", *args],
+            [sys.executable, "-P", "-m", "ralph_rpc", *args], check=False,
             cwd=self.project, env=self.env, capture_output=True, text=True, timeout=timeout,
             input=stdin, stdin=None if stdin is not None else subprocess.DEVNULL,
         )  # fmt: skip

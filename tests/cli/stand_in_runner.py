@@ -97,6 +97,7 @@ class StandIn:
     def end(self, status: str, reason: str, error: str | None = None) -> None:
         self.save(status, reason, error)
         self.event(type="ralph_loop_end", status=status, stopReason=reason, error=error)
+        time.sleep(0.2)  # the real one, too, keeps the lock for a while after its last word
         sys.exit(0)
 
 

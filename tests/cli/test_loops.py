@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import click
 import pytest
 
 from ralph_rpc.errors import NoSuchLoop, UsageError
@@ -101,11 +102,15 @@ def test_the_registry_alone_makes_the_home_no_project(
     assert find_project(isolated / "code") == isolated
 
 
-@pytest.mark.parametrize("ralph_dir", ["/etc", "relative/.ralph/api", "/tmp/.ralph/other"])
-def test_an_entry_that_points_elsewhere_is_not_believed(project: Path, ralph_dir: str) -> None:
-    forged.register("forged", forged.entry(project, "api", ralphDir=ralph_dir))
+@pytest.mark.parametrize("folder", ["elsewhere/api", "elsewhere/.ralph/other"])
+def test_an_entry_that_points_elsewhere_is_not_believed(project: Path, folder: str) -> None:
+    place = LoopPaths(project / folder)
+    place.dir.mkdir(parents=True)
+    place.config.write_text("{}")
+    forged.register("forged", forged.entry(project, "api", ralphDir=str(place.dir)))
     with pytest.raises(NoSuchLoop):
         resolve_loop("api", None)
+    assert complete_names(click.Context(click.Command("x")), click.Argument(["name"]), "") == []
 
 
 @pytest.mark.parametrize(
@@ -155,8 +160,6 @@ def test_a_state_that_cannot_be_read_is_a_crash_and_no_error(project: Path, cont
 
 
 def test_names_are_completed_from_here_and_from_the_registry(project: Path, tmp_path: Path) -> None:
-    import click
-
     forged.loop(project, "api")
     other(tmp_path, "elsewhere", "app")
     other(tmp_path, "third", "web")

@@ -338,6 +338,21 @@ def test_resume_refuses_what_would_end_again_at_once(stage: Stage) -> None:
     assert stage.state()["status"] == "running"
 
 
+def test_resume_finds_the_script_that_node_runs(stage: Stage) -> None:
+    node = stage.tmp / "bin" / "node"
+    node.parent.mkdir()
+    node.write_text("#!/bin/sh\necho v24.0.0\n")
+    node.chmod(0o755)
+    script = stage.pi.with_name("cli.js")
+    script.write_text("")
+    env = {"PATH": f"{node.parent}{os.pathsep}{os.environ['PATH']}"}
+    stage.run("start", "api", "--pi", str(script), "-m", "x", env=env)
+    assert stage.state()["config"]["pi"] == [str(node), str(script)]
+    stage.run("stop", "api", "--wait")
+    stage.run("resume", "api", env=env)
+    assert stage.state()["config"]["pi"] == [str(node), str(script)]
+
+
 def test_resume_finds_another_pi_where_the_old_one_is_gone(stage: Stage) -> None:
     stage.start("-m", "x")
     stage.run("stop", "api", "--wait")

@@ -393,7 +393,7 @@ def test_a_pi_that_does_not_even_answer_is_killed_without_an_abort() -> None:
     talk.accept()
     talk.say(AssistantStart("stop"))
     talk.later(60_000)
-    talk.later(10_000)
+    talk.later(5_000)
     assert talk.did(fx.EndPi) and not talk.sent("abort")
 
 

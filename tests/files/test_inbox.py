@@ -101,10 +101,16 @@ def test_a_command_without_id_gets_one_that_a_restart_gives_it_too(box: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("verb", "body"), [("steer", {}), ("steer", {"message": " "}), ("stop", {"when": "later"}), ("steer",
-    {"message": "\udcff"}),
-     ("steer", {"message": "x" * MAX_BYTES}), ("pause", {"id": "a/b"})],
-)  # fmt: skip
+    ("verb", "body"),
+    [
+        ("steer", {}),
+        ("steer", {"message": " "}),
+        ("stop", {"when": "later"}),
+        ("steer", {"message": "\udcff"}),
+        ("steer", {"message": "x" * MAX_BYTES}),
+        ("pause", {"id": "a/b"}),
+    ],
+)
 def test_a_client_learns_at_once_of_a_command_that_would_be_rejected(box: Path, verb: Any, body: Any) -> None:
     with pytest.raises(UsageError):
         drop(box, verb, body)
@@ -421,11 +427,17 @@ def make(box: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("link", "plain files"), ("dangling link", "plain files"), ("hard link", "hard link"), ("folder",
-        "plain files"), ("fifo", "plain files"), ("socket", "plain files"), ("huge", "1 MiB"), ("just too
-        large", "1 MiB"), ("bom", "byte order mark"),
+        ("link", "plain files"),
+        ("dangling link", "plain files"),
+        ("hard link", "hard link"),
+        ("folder", "plain files"),
+        ("fifo", "plain files"),
+        ("socket", "plain files"),
+        ("huge", "1 MiB"),
+        ("just too large", "1 MiB"),
+        ("bom", "byte order mark"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_plain_file_is_rejected_and_never_followed(
     box: Path, kind: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,8 +20,8 @@ def path(tmp_path: Path) -> Path:
 
 def received(id: str, message: str = "m") -> JournalLine:
     return {
-        "at": 1, "id": id, "command": "steer", "state": "received", "body": {"message": message}, "file":
-        f".claimed-{id}",
+        "at": 1, "id": id, "command": "steer", "state": "received", "body": {"message": message},
+        "file": f".claimed-{id}",
     }  # fmt: skip
 
 

@@ -94,9 +94,12 @@ def test_loops_of_one_project_are_kept_apart() -> None:
     # "--srv-app--a--b.json" is also loop b of a project /srv/app--a
     registry.publish(None, entry("/srv/app--a", "b"))
     assert listed() == [
-        ("/srv/app", "a"), ("/srv/app", "a--b"), ("/srv/app", "b"), ("/srv/app", "x" * 64), ("/srv/app--a",
-        "b"),
-    ]  # fmt: skip
+        ("/srv/app", "a"),
+        ("/srv/app", "a--b"),
+        ("/srv/app", "b"),
+        ("/srv/app", "x" * 64),
+        ("/srv/app--a", "b"),
+    ]
 
 
 @pytest.mark.parametrize("length", [170, 171, 172, 179, 180, 181, 500, 3000])

@@ -110,18 +110,22 @@ MESSAGE = {
 
 AWKWARD = [
     b'{"type":"agent_start"}',
-    b'{"type":"message_update","usage":{"input":1},"assistantMessageEvent":{"type":"text_delta","delta":"x"}}',
+    b'{"type":"message_update","usage":{"a":1},"assistantMessageEvent":{"type":"text_delta","delta":"x"}}',
     old_update("text_delta", MESSAGE, delta='","partial":{"role":"assistant"'),
     old_update("text_end", MESSAGE, content=',"message":{"role":"assistant"'),
     old_update("toolcall_end", MESSAGE, toolCall={"arguments": {"a": 1, "partial": {"role": "assistant"}}}),
     old_update("toolcall_end", MESSAGE, toolCall={"arguments": {"message": {"x": [1]}, "partial": None}}),
-    b'{"type":"message_update","message":{"a":1},"assistantMessageEvent":{"partial":{"b":2},"type":"text_delta"}}',
-    b'{"type":"message_update","assistantMessageEvent":{"type":"text_delta","partial":{},"more":1},"message":{},"z":0}',
+    b'{"type":"message_update","message":1,"assistantMessageEvent":{"partial":{"b":2},"type":"text_delta"}}',
+    (
+        b'{"type":"message_update","assistantMessageEvent":{"type":"text_delta","partial":{},"m":1},'
+        b'"message":{},"z":0}'
+    ),
     b'{"type":"message_update", "assistantMessageEvent" : {"type":"text_delta","partial":1} , "message":2 }',
     b'{"type":"message_update","assistantMessageEvent":{}}',
     b'{"type":"message_update","assistantMessageEvent":{"message":1,"partial":2},"partial":3,"message":4}',
     b'{"type":"turn_end","message":{"role":"assistant"},"toolResults":[]}',
-    '{"type":"message_end","message":{"role":"assistant","content":[{"type":"text","text":"\u2028\u2029\x85"}]}}'.encode(),
+    compact({"type": "turn_end", "message": {"text": "\u2028\u2029\x85"}}),
+    compact({"type": "message_end", "message": {"role": "assistant", "content": "\u2028\u2029\x85"}}),
     b'{"type":"message_end","message":{"role":"assistant","content":[{"type":"text","text":"\\ud83d"}]}}',
     b'{"type":"message_end","message":{"role":"assistant","content":12}}',
     b'{"type":"some_new_kind","big":123456789012345678901234567890,"small":1e-7,"twice":1,"twice":2}',

@@ -32,7 +32,7 @@ from ralph_runner.core.turn import Turn
 
 ABORT_MS = 5_000
 """A tool or dialog that ignores the signal keeps an abort from ever being answered."""
-NUDGE_MS = 10_000
+NUDGE_MS = 5_000
 EXPECT_MS = 5_000
 """How long an announced agent_start may take (after an old pi's compaction)."""
 ACCEPT_MS = 60_000

@@ -23,7 +23,9 @@ from ralph_rpc.files.inbox import Claimed, Inbox, Rejected
 from ralph_rpc.files.journal import CommandJournal
 from ralph_rpc.files.locks import Lock
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.model.commands import JournalLine, Verb
 from ralph_rpc.model.config import Config
+from ralph_rpc.model.events import CommandStep
 from ralph_rpc.model.state import Worktree
 from ralph_runner.core.reports import Begin, Broken, CommandCame, Terminate, Tick
 from ralph_runner.core.snapshot import Facts
@@ -161,7 +163,7 @@ class Runner:
             return
         until = time.monotonic() + SETTLE_S
         while True:
-            scan = inbox.scan(time.time())
+            scan = inbox.scan(time.monotonic())
             if not scan.commands and not scan.rejected:
                 if not scan.retry or time.monotonic() > until:
                     return
@@ -172,16 +174,7 @@ class Runner:
                 if claimed.verb in ("stop", "abort", "pause", "resume"):
                     reason = f"left over from before this start; to {claimed.verb} the loop now, send it again"
                     inbox.set_aside(claimed, reason)
-                    log.append_event(
-                        {
-                            "type": "ralph_command",
-                            "at": now_ms(),
-                            "id": claimed.id,
-                            "command": claimed.verb,
-                            "state": "rejected",
-                            "reason": reason,
-                        }
-                    )
+                    _tell_rejected(log, claimed.id, claimed.verb, reason)
                 else:
                     self._accept(performer, inbox, journal, [claimed])
 
@@ -194,7 +187,7 @@ class Runner:
                 await asyncio.wait_for(arrived.wait(), pause)
             arrived.clear()
             try:
-                scan = inbox.scan(time.time())
+                scan = inbox.scan(time.monotonic())
                 self._reject(log, scan.rejected)
                 self._accept(performer, inbox, journal, scan.commands)
                 pause = RETRY_S if scan.retry else SCAN_S
@@ -209,32 +202,36 @@ class Runner:
                 pause = 1.0
 
     def _accept(self, performer: Performer, inbox: Inbox, journal: CommandJournal, commands: list[Claimed]) -> None:
-        """Receipts for all of them with one sync, then the files go, then the core gets them."""
+        """Receipts for all of them with one sync, then the files go, then the core gets them.
+
+        What is in the journal is fed even where the rest fails: the next scan knows it and would only remove it.
+        """
         fresh: list[Claimed] = []
         for claimed in commands:
-            if journal.knows_file(claimed.file) or journal.knows(claimed.id):
+            known = journal.knows_file(claimed.file) or journal.knows(claimed.id)
+            if known or any(claimed.id == other.id for other in fresh):
                 inbox.done(claimed)
             else:
                 fresh.append(claimed)
-        for i, claimed in enumerate(fresh):
-            journal.append(
-                {
-                    "at": now_ms(),
-                    "id": claimed.id,
-                    "command": claimed.verb,
-                    "state": "received",
-                    "body": claimed.body,
-                    "file": claimed.file,
-                },
-                durable=i == len(fresh) - 1,
-            )
-        for claimed in fresh:
-            inbox.done(claimed)
-        performer.feed(*(CommandCame(c.id, c.verb, c.body) for c in fresh))
+        journaled: list[Claimed] = []
+        try:
+            for i, claimed in enumerate(fresh):
+                line: JournalLine = {
+                    "at": now_ms(), "id": claimed.id, "command": claimed.verb, "state": "received",
+                    "body": claimed.body, "file": claimed.file,
+                }  # fmt: skip
+                journal.append(line, durable=i == len(fresh) - 1)
+                journaled.append(claimed)
+            for claimed in fresh:
+                inbox.done(claimed)
+        finally:
+            performer.feed(*(CommandCame(c.id, c.verb, c.body) for c in journaled))
 
     def _reject(self, log: EventLog, rejected: list[Rejected]) -> None:
         for r in rejected:
             self._notice(log, "warning", f"inbox: {r.name} was rejected: {r.reason}")
+            if r.verb is not None and r.id is not None:
+                _tell_rejected(log, r.id, r.verb, r.reason)
 
     async def _heartbeat(self, performer: Performer) -> None:
         """From the event loop itself, so that a runner that hangs goes stale."""
@@ -263,6 +260,13 @@ class Runner:
             if log.offset != self._synced:
                 self._synced = log.offset
                 await asyncio.to_thread(log.sync)
+
+
+def _tell_rejected(log: EventLog, id: str, verb: Verb, reason: str) -> None:
+    event: CommandStep = {
+        "type": "ralph_command", "at": now_ms(), "id": id, "command": verb, "state": "rejected", "reason": reason,
+    }  # fmt: skip
+    log.append_event(event)
 
 
 def read_config(paths: LoopPaths) -> Config:

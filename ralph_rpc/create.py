@@ -50,6 +50,10 @@ def check_writable(project: Path) -> None:
     ralph = project / ".ralph"
     if not project.is_dir():
         raise UsageError(f"{project} is not a folder", "--project takes the folder of the project")
+    try:
+        str(project).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"the path of {project.name!r} is not UTF-8", "loops are told of in JSON files; rename it") from None
     if ralph.exists() and not ralph.is_dir():
         raise UsageError(f"{ralph} is in the way: it is not a folder", "move it away")
     where = ralph if ralph.exists() else project

@@ -78,9 +78,12 @@ def cut_to(fd: int, size: int) -> None:
         os.ftruncate(fd, size)
 
 
-def end_of_lines(fd: int) -> int:
-    """Return the position after the last LF, 0 where there is none; what follows is the end a crash tore."""
-    position = os.fstat(fd).st_size
+def end_of_lines(fd: int, before: int | None = None) -> int:
+    """Return the position after the last LF (before a position), 0 where there is none.
+
+    What follows it at the end of a file is the line that a crash tore.
+    """
+    position = os.fstat(fd).st_size if before is None else before
     while position > 0:
         start = max(0, position - BLOCK)
         at = os.pread(fd, position - start, start).rfind(b"\n")

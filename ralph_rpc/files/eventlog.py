@@ -6,6 +6,7 @@ rotation that was cut short. Offsets are logical: bytes over all files ever rota
 into the log stay true. The first line of each file that follows a rotation says at which offset it begins.
 """
 
+import contextlib
 import errno
 import os
 import threading
@@ -117,7 +118,9 @@ class EventLog:
             self._size = append_whole(self._fd, tail, self._size)
             self._line_start = None
             offset = self._offset()
-            self._write_kept()
+            # The line is whole: an error now is not its, and would make the caller append its end again.
+            with contextlib.suppress(OSError):
+                self._write(b"")
             return offset
 
     def abandon_line(self) -> None:

@@ -102,7 +102,7 @@ class EventReader:
             return False
         self.missed += max(0, self._base - self.offset)
         position = min(max(0, self.offset - self._base), end_of_lines(self._fd))
-        self.offset = self._base + _line_start(self._fd, position)
+        self.offset = self._base + end_of_lines(self._fd, position)
         return True
 
     def _read_file(self, max_bytes: int) -> list[tuple[int, bytes]]:
@@ -237,17 +237,6 @@ def _lines_back(fd: int, lines: int) -> tuple[int, int]:
                 return start + at + 1, lines
         position = start
     return 0, found + 1
-
-
-def _line_start(fd: int, position: int) -> int:
-    """Return where the line that holds `position` begins."""
-    while position > 0:
-        start = max(0, position - BLOCK)
-        at = os.pread(fd, position - start, start).rfind(b"\n")
-        if at >= 0:
-            return start + at + 1
-        position = start
-    return 0
 
 
 def _pread_all(fd: int, start: int, end: int) -> bytes:

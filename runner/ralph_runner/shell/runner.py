@@ -115,6 +115,7 @@ class Runner:
         performer.feed(Begin())
 
         arrived = asyncio.Event()
+
         def wake() -> None:
             loop.call_soon_threadsafe(arrived.set)
 

@@ -29,6 +29,21 @@ GITCONFIG = """\
 """
 
 
+SLOW = (
+    "process/", "git/", "real_pi/", "cli/test_clean", "cli/test_control", "cli/test_demo", "cli/test_doctor",
+    "cli/test_imports", "cli/test_logs", "cli/test_main", "cli/test_start",
+)  # fmt: skip
+"""Where tests start programs by the dozen."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks them, so that `-m 'not pi and not slow'` is the quick part."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).as_posix().startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of the test's own, empty but for a git identity; RALPH_HOME and the XDG folders lie in it."""

@@ -50,6 +50,7 @@ def test_settings_of_the_person_who_runs_the_tests_are_not_seen() -> None:
     assert foreign == ours
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_process_left_behind_fails_its_test_and_is_ended(pytester: pytest.Pytester) -> None:
     conftest = Path(__file__).with_name("conftest.py").read_text()

@@ -157,6 +157,7 @@ def test_hostile_texts_of_an_entry_are_printed_inert(tmp_path: Path, capsys: Cap
         assert "\u202e" not in shown
 
 
+@pytest.mark.slow
 def test_thousands_of_entries_cost_little(project: Path, tmp_path: Path) -> None:
     registry_dir().mkdir(parents=True)
     entry = forged.entry(tmp_path / "other", "x")

@@ -128,6 +128,7 @@ def test_a_sum_of_money(text: str, usd: float | None) -> None:
     assert _money(text, Path("/")) == usd
 
 
+@pytest.mark.slow
 @given(st.text(max_size=12) | st.from_regex(r"[0-9.]{0,8}[smhdkMGB$]{0,3}"))
 @settings(max_examples=300, deadline=None)
 def test_any_other_text_is_refused_and_never_an_error_of_ours(text: str) -> None:

@@ -148,6 +148,7 @@ def test_no_bytes_end_in_anything_but_a_command_or_a_reason(verb: Verb, data: by
     check(verb, data)
 
 
+@pytest.mark.slow
 @given(verb=st.sampled_from(VERBS), value=MEMBERS)
 def test_no_object_ends_in_anything_but_a_command_or_a_reason(verb: Verb, value: dict[str, object]) -> None:
     check(verb, json.dumps(value).encode())

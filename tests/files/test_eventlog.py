@@ -170,6 +170,7 @@ def test_files_beyond_a_smaller_keep_go_with_the_next_rotation(path: Path) -> No
     assert numbers(path)[-1] == 119
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [4, 30])
 def test_a_death_at_any_step_of_a_rotation_is_repaired(path: Path, before: int) -> None:
     """Also when the repair dies, at each of its own steps; 30 lines fill every number, 4 the first two."""

@@ -151,6 +151,7 @@ def test_a_log_whose_newest_file_is_still_empty_is_read_from_the_others(path: Pa
     reader.close()
 
 
+@pytest.mark.slow
 def test_nothing_is_missed_or_repeated_over_several_rotations_between_two_looks(
     path: Path, reader: EventReader
 ) -> None:
@@ -204,6 +205,7 @@ log.close()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_bytes", [100, 1 << 16])
 def test_following_another_process_through_hundreds_of_rotations_misses_nothing(
     path: Path, reader: EventReader, max_bytes: int

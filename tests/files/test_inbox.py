@@ -166,6 +166,7 @@ def test_claimed_files_keep_their_place_after_a_restart(box: Path) -> None:
     assert messages(settle(Inbox(box))[0]) == [str(n) for n in range(12)]
 
 
+@pytest.mark.slow
 def test_no_command_of_eight_threads_is_lost_and_each_threads_order_stands(box: Path) -> None:
     def write(thread: int) -> None:
         for n in range(200):
@@ -512,6 +513,7 @@ def test_a_command_can_be_set_aside(box: Path) -> None:
     assert inbox.scan(5.0) == ([], [], False)
 
 
+@pytest.mark.slow
 def test_a_batch_is_bounded_and_control_comes_first_out_of_very_many(box: Path) -> None:
     for n in range(3000):
         (box / f"steer-{n:04}.json").write_bytes(b'{"message":"%d"}' % n)
@@ -536,6 +538,7 @@ def test_waiting_files_do_not_keep_good_ones_from_being_taken(box: Path) -> None
     assert len(settle(inbox)[1]) == 300
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(
     files=st.lists(
@@ -651,6 +654,7 @@ def test_a_death_at_any_step_of_taking_a_command_loses_and_doubles_nothing(box: 
     assert died > 10
 
 
+@pytest.mark.slow
 def test_fifty_kills_at_random_instants_lose_and_double_nothing(box: Path, tmp_path: Path) -> None:
     sent = []
     out = tmp_path / "out"

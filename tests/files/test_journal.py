@@ -152,6 +152,7 @@ def test_a_large_journal_is_compacted_when_it_is_opened(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 def test_a_death_at_any_step_of_compaction_loses_no_command(path: Path) -> None:
     fill(path)
     large = path.read_bytes()

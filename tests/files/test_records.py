@@ -87,6 +87,7 @@ def is_readable(paths: LoopPaths) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_truncated_state_is_unreadable_at_every_byte_and_never_taken_for_none(paths: LoopPaths) -> None:
     records.write_state(paths, STATE)
     whole = paths.state.read_bytes()

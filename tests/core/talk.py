@@ -12,7 +12,6 @@ from ralph_runner.core.inputs import (
     AssistantEnd,
     AssistantStart,
     PiExited,
-    QueueUpdate,
     Reply,
     Settled,
     ToolEnd,
@@ -178,4 +177,8 @@ class Talk:
         return [e.event["message"] for e in self.all if isinstance(e, fx.Emit) and e.event["type"] == "ralph_notice"]
 
 
-__all__ = ["MARKER", "QueueUpdate", "Talk", "config"]
+def done(talk: Talk) -> tuple[str, str | None]:
+    """Lets pi go where it is being ended; how the loop ended."""
+    if talk.status == "stopping":
+        talk.say(PiExited(0, "eof", ""))
+    return talk.status, talk.loop.stop_reason

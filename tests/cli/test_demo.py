@@ -16,12 +16,10 @@ from click.testing import CliRunner
 
 from ralph_rpc.cli.demo import demo
 from ralph_rpc.demo import agent
-from ralph_rpc.demo.model import Model, Request, write_models_json
+from ralph_rpc.demo.model import Request
 from ralph_rpc.errors import PiUnusable
 from ralph_rpc.pi_install import Pi, installed_where
 from tests.real_pi import provision
-from tests.real_pi.bare_client import BareClient
-from tests.real_pi.scripted_model import MODEL_ARGS, pi_env
 
 PROMPT = "Task (iteration 1), from .ralph/demo/task.md:\n\ndo the next item"
 
@@ -108,47 +106,6 @@ def test_what_the_agent_writes_passes_its_own_tests(tmp_path: Path, item: int, w
     done = subprocess.run(agent.VERIFY.split(), cwd=tmp_path, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"Ran {item + wish} test" in done.stderr
-
-
-@pytest.mark.pi
-@pytest.mark.parametrize("version", provision.VERSIONS)
-def test_real_pi_does_the_whole_job_in_three_fresh_sessions(
-    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_leftovers: None
-) -> None:
-    pi = provision.provide(version)
-    provision.use(pi, monkeypatch)
-    project = tmp_path / "project"
-    task = project / ".ralph/demo/task.md"
-    task.parent.mkdir(parents=True)
-    task.write_text(agent.TASK)
-    (project / ".gitignore").write_text(".ralph/\nsessions/\n")
-    for name in ("slug.py", "test_slug.py"):
-        (project / name).write_text(agent.FILES[name])
-    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
-    clients: list[BareClient] = []
-    steers: list[str] = []
-
-    def steer_now() -> None:
-        steers.append(agent.STEER)
-        clients[0].send("steer", id="steer", message=agent.STEER)
-
-    with Model(lambda request, number: agent.reply(request, steer_now)) as model:
-        write_models_json(tmp_path / "pi-agent", model.port)
-        env = pi_env(tmp_path / "pi-agent")
-        with BareClient(pi.command, cwd=project, env=env, args=MODEL_ARGS) as client:
-            clients.append(client)
-            for item in (1, 2, 3):
-                client.ask("new_session")
-                client.ask("prompt", message=PROMPT)
-                client.settled()
-                assert f"- [x] {item}." in task.read_text()
-        firsts = [r for r in model.requests if sum(m["role"] != "system" for m in r["messages"]) == 1]
-    assert len(firsts) == 3, "each session began with an empty context"
-    assert steers == [agent.STEER]
-    assert agent.AMPERSAND in (project / "slug.py").read_text()
-    subjects = subprocess.check_output(["git", "log", "--format=%s"], cwd=project, text=True).splitlines()
-    assert subjects == [f"slugify: {title}" for title in ("length", "accents", "lower case and hyphens")]
-    subprocess.run(agent.VERIFY.split(), cwd=project, check=True, capture_output=True)
 
 
 def test_without_pi_and_without_a_terminal_nothing_is_installed(

@@ -106,7 +106,9 @@ def create(paths: LoopPaths, config: Config, task: str | None, reflect: str | No
     Raises AlreadyRunning where somebody else has the lock, and what check_startable raises.
     """
     ensure_ralph_dir(paths.project)
-    is_new, lock = _locked(paths)
+    lock = _locked(paths)
+    # Judged by what is in it: the folder may have been made by another start, which then lost the race for the lock.
+    is_new = [path.name for path in paths.dir.iterdir()] == [paths.runner_lock.name]
     creation = Creation(paths, lock, is_new)
     try:
         _check_left_behind(paths)  # again: another start may have come and gone since the first look
@@ -127,18 +129,16 @@ def create(paths: LoopPaths, config: Config, task: str | None, reflect: str | No
     return creation
 
 
-def _locked(paths: LoopPaths) -> tuple[bool, Lock]:
-    """Whether the folder is new, and its runner lock."""
-    is_new = False
+def _locked(paths: LoopPaths) -> Lock:
+    """The runner lock of the folder, which is made if it is missing."""
     for _ in range(3):
-        is_new = is_new or not paths.dir.exists()
         make_private_dir(paths.dir)
         try:
             lock = locks.acquire(paths.runner_lock)
         except FileNotFoundError:
             continue  # a start that failed in this instant has removed its folder
         if lock is not None:
-            return is_new, lock
+            return lock
         break
     raise _running(paths)
 

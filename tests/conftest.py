@@ -30,18 +30,37 @@ GITCONFIG = """\
 
 
 SLOW = (
-    "process/", "git/", "real_pi/", "cli/test_clean", "cli/test_control", "cli/test_demo", "cli/test_doctor",
+    "faults/", "process/", "git/", "real_pi/", "cli/test_clean", "cli/test_control", "cli/test_demo", "cli/test_doctor",
     "cli/test_imports", "cli/test_logs", "cli/test_main", "cli/test_start",
 )  # fmt: skip
 """Where tests start programs by the dozen."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks them, so that `-m 'not pi and not slow'` is the quick part."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--figures", action="store_true", help="print what the fault tests measured")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks them, so that `-m 'not pi and not slow'` is the quick part; `full` runs only when it is named."""
     here = Path(__file__).parent
     for item in items:
         if item.path.relative_to(here).as_posix().startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+    if "full" not in config.option.markexpr and not any("[" in arg for arg in config.args):
+        full = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=full)
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The figures that tests noted, a line each."""
+    if not config.option.figures:
+        return
+    terminalreporter.section("figures")
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, value in report.user_properties:
+            if report.when == "call" and name == "figure":
+                terminalreporter.line(f"{report.nodeid.rpartition('/')[2]}: {value}")
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from ralph_rpc.files.paths import LoopPaths
 
 T = TypeVar("T")
 PATIENCE = 60.0
+FAKE = Path(__file__).parent / "fake_pi" / "fake_pi.py"
 ENDED = ("stopped", "completed", "error")
 
 
@@ -167,6 +168,18 @@ def new_project(folder: Path) -> Path:
     git(folder, "add", "-A")
     git(folder, "commit", "-qm", "first")
     return folder
+
+
+def fake_rig(tmp_path: Path, script: dict[str, Any] | list[Any], generation: str = "new") -> Rig:
+    """A project whose pi follows the script."""
+    path = tmp_path / "script.json"
+    path.write_text(json.dumps(script if isinstance(script, dict) else {"prompts": script}))
+    pi = tmp_path / "pi"
+    pi.write_text(
+        f"#!/bin/sh\nFAKE_PI_SCRIPT={path} FAKE_PI_GENERATION={generation} exec {sys.executable} {FAKE} \"$@\"\n"
+    )
+    pi.chmod(0o755)
+    return Rig(new_project(tmp_path / "project"), str(pi), tmp_path / "agent", [])
 
 
 def user_texts(request: dict[str, Any]) -> Iterator[str]:

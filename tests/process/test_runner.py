@@ -4,31 +4,17 @@ import json
 import os
 import resource
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.rig import Rig, alive, new_project, wait_for
+from tests.rig import Rig, alive, fake_rig, wait_for
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
-FAKE = Path(__file__).parents[1] / "fake_pi" / "fake_pi.py"
 MARKER = "<promise>COMPLETE</promise>"
 GATE = {"tool": "bash", "run": "while [ ! -e go ]; do sleep 0.05; done"}
-
-
-def rig_for(tmp_path: Path, script: dict[str, Any] | list[Any], generation: str = "new") -> Rig:
-    """A project whose pi follows the script."""
-    path = tmp_path / "script.json"
-    path.write_text(json.dumps(script if isinstance(script, dict) else {"prompts": script}))
-    pi = tmp_path / "pi"
-    pi.write_text(
-        f"#!/bin/sh\nFAKE_PI_SCRIPT={path} FAKE_PI_GENERATION={generation} exec {sys.executable} {FAKE} \"$@\"\n"
-    )
-    pi.chmod(0o755)
-    return Rig(new_project(tmp_path / "project"), str(pi), tmp_path / "agent", [])
 
 
 def outcomes(rig: Rig) -> list[str]:
@@ -37,7 +23,7 @@ def outcomes(rig: Rig) -> list[str]:
 
 @pytest.mark.parametrize("generation", ["new", "old"])
 def test_a_loop_runs_to_its_limit(tmp_path: Path, generation: str) -> None:
-    rig = rig_for(tmp_path, ["one", [{"tool": "bash", "run": "echo x > made"}, "two"]], generation)
+    rig = fake_rig(tmp_path, ["one", [{"tool": "bash", "run": "echo x > made"}, "two"]], generation)
     rig.start("-n", "2")
     assert rig.wait_end()["stopReason"] == "max-iterations"
     assert outcomes(rig) == ["ok", "ok"] and rig.records()[1]["filesChanged"] == 1
@@ -45,7 +31,7 @@ def test_a_loop_runs_to_its_limit(tmp_path: Path, generation: str) -> None:
 
 
 def test_a_line_of_64_mib_passes_whole(tmp_path: Path) -> None:
-    rig = rig_for(tmp_path, [[{"tool": "bash", "bytes": 64 << 20}, f"seen\n{MARKER}"]])
+    rig = fake_rig(tmp_path, [[{"tool": "bash", "bytes": 64 << 20}, f"seen\n{MARKER}"]])
     rig.start()
     assert rig.wait_end()["status"] == "completed"
     assert any(len(json.dumps(e)) > 64 << 20 for e in rig.of("tool_execution_end"))
@@ -53,7 +39,7 @@ def test_a_line_of_64_mib_passes_whole(tmp_path: Path) -> None:
 
 def test_lines_that_are_no_json_are_kept_and_change_nothing(tmp_path: Path) -> None:
     noise = [{"raw": raw} for raw in ("null", "[1]", "{torn", "plain text", '{"type":"from the future"}', "\u2028")]
-    rig = rig_for(tmp_path, [[*noise, f"fine\n{MARKER}"]])
+    rig = fake_rig(tmp_path, [[*noise, f"fine\n{MARKER}"]])
     rig.start()
     assert rig.wait_end()["status"] == "completed"
     assert [e["raw"] for e in rig.of("ralph_unparsed")] == ["null", "[1]", "{torn", "plain text", "\u2028"]
@@ -63,7 +49,7 @@ def test_lines_that_are_no_json_are_kept_and_change_nothing(tmp_path: Path) -> N
 @pytest.mark.parametrize("command", ["prompt", "get_session_stats", "clear_queue", "steer"])
 def test_a_request_that_is_refused_does_not_hang_the_loop(tmp_path: Path, command: str) -> None:
     script = {"prompts": [[{"wait": 0.3}, "answer"]], "commands": {command: {"refuse": "not today", "times": 1}}}
-    rig = rig_for(tmp_path, script)
+    rig = fake_rig(tmp_path, script)
     rig.start("-n", "1", "--max-failures", "3")
     if command == "steer":
         rig.drop("steer.json", '{"id": "s", "message": "hello"}')
@@ -74,14 +60,14 @@ def test_a_request_that_is_refused_does_not_hang_the_loop(tmp_path: Path, comman
 
 @pytest.mark.parametrize("command", ["prompt", "new_session", "get_session_stats", "get_state"])
 def test_an_answer_that_comes_twice_is_taken_once(tmp_path: Path, command: str) -> None:
-    rig = rig_for(tmp_path, {"prompts": ["one", "two"], "commands": {command: {"twice": True}}})
+    rig = fake_rig(tmp_path, {"prompts": ["one", "two"], "commands": {command: {"twice": True}}})
     rig.start("-n", "2")
     rig.wait_end()
     assert outcomes(rig) == ["ok", "ok"]
 
 
 def test_a_pi_that_ends_at_start_is_an_error_of_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    rig = rig_for(tmp_path, {"start": {"stderr": "Error: Unknown provider: nope", "exit": 1}})
+    rig = fake_rig(tmp_path, {"start": {"stderr": "Error: Unknown provider: nope", "exit": 1}})
     done = rig.start(check=5)
     assert done.stderr.count("\n") == 1 and "Unknown provider: nope" in done.stderr
     assert not rig.paths.dir.exists() and rig.registry() == []
@@ -89,7 +75,7 @@ def test_a_pi_that_ends_at_start_is_an_error_of_one_line_and_leaves_nothing(tmp_
 
 @pytest.mark.parametrize("end", [{"exit": 3}, {"torn": '{"type":"message_up'}])
 def test_a_pi_that_ends_in_the_middle_is_replaced(tmp_path: Path, end: dict[str, Any]) -> None:
-    rig = rig_for(tmp_path, [["begun", end], f"again\n{MARKER}"])
+    rig = fake_rig(tmp_path, [["begun", end], f"again\n{MARKER}"])
     rig.start()
     assert rig.wait_end()["status"] == "completed"
     assert outcomes(rig) == ["crashed", "ok"]
@@ -97,7 +83,7 @@ def test_a_pi_that_ends_in_the_middle_is_replaced(tmp_path: Path, end: dict[str,
 
 
 def test_a_deaf_pi_is_killed_when_it_is_to_stop(tmp_path: Path) -> None:
-    rig = rig_for(tmp_path, [["hello", {"hang": "deaf"}]])
+    rig = fake_rig(tmp_path, [["hello", {"hang": "deaf"}]])
     rig.start()
     rig.run("stop", "x", "--now")
     state = rig.wait_end()
@@ -106,7 +92,7 @@ def test_a_deaf_pi_is_killed_when_it_is_to_stop(tmp_path: Path) -> None:
 
 
 def test_a_flood_of_events_loses_nothing(tmp_path: Path) -> None:
-    rig = rig_for(tmp_path, [[{"reply": "flood", "deltas": 20_000}]])
+    rig = fake_rig(tmp_path, [[{"reply": "flood", "deltas": 20_000}]])
     rig.start("-n", "1", "--log-size", "1M", "--log-keep", "50")
     rig.wait_end()
     told = [e["assistantMessageEvent"].get("delta") for e in rig.of("message_update")]
@@ -115,7 +101,7 @@ def test_a_flood_of_events_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_hostile_inbox_is_rejected_with_reasons_and_the_loop_goes_on(tmp_path: Path) -> None:
-    rig = rig_for(tmp_path, [["hello", GATE, "on"], f"done\n{MARKER}"])
+    rig = fake_rig(tmp_path, [["hello", GATE, "on"], f"done\n{MARKER}"])
     rig.start()
     bad = {
         "steer.json": "{not json", "steer-1.json": "[]", "steer-2.json": '{"message": ""}', "fly.json": "{}",
@@ -137,7 +123,7 @@ def test_a_hostile_inbox_is_rejected_with_reasons_and_the_loop_goes_on(tmp_path:
 
 
 def test_a_stale_stop_is_set_aside_by_a_fresh_start_and_a_message_is_not(tmp_path: Path) -> None:
-    rig = rig_for(tmp_path, [f"done\n{MARKER}"])
+    rig = fake_rig(tmp_path, [f"done\n{MARKER}"])
     rig.start()
     rig.wait_end()
     rig.drop("stop.json")
@@ -150,7 +136,7 @@ def test_a_stale_stop_is_set_aside_by_a_fresh_start_and_a_message_is_not(tmp_pat
 
 
 def test_a_stop_that_a_killed_runner_had_taken_is_honoured(tmp_path: Path) -> None:
-    rig = rig_for(tmp_path, [["hello", {"hang": True}], "never"])
+    rig = fake_rig(tmp_path, [["hello", {"hang": True}], "never"])
     rig.start()
     rig.drop("stop.json")
     rig.wait_event("ralph_command", command="stop", state="accepted")
@@ -164,7 +150,7 @@ def test_a_stop_that_a_killed_runner_had_taken_is_honoured(tmp_path: Path) -> No
 
 
 def test_two_starts_at_once_give_one_loop(tmp_path: Path) -> None:
-    rig = rig_for(tmp_path, [["hello", {"hang": True}]])
+    rig = fake_rig(tmp_path, [["hello", {"hang": True}]])
     codes: list[int] = []
 
     def start() -> None:
@@ -181,7 +167,7 @@ def test_two_starts_at_once_give_one_loop(tmp_path: Path) -> None:
 
 
 def test_a_deleted_folder_ends_the_loop(tmp_path: Path) -> None:
-    rig = rig_for(tmp_path, [["hello", {"hang": True}]])
+    rig = fake_rig(tmp_path, [["hello", {"hang": True}]])
     rig.start()
     runner, guard, pi = rig.pids()
     rig.paths.dir.rename(tmp_path / "gone")
@@ -189,7 +175,7 @@ def test_a_deleted_folder_ends_the_loop(tmp_path: Path) -> None:
 
 
 def test_a_task_file_that_turns_unreadable_ends_the_loop_with_one_line(tmp_path: Path) -> None:
-    rig = rig_for(tmp_path, [["hello", {"wait": 0.5}, "more"]])
+    rig = fake_rig(tmp_path, [["hello", {"wait": 0.5}, "more"]])
     rig.start()
     rig.paths.task.write_bytes(b"\xff\xfe\x00")
     state = rig.wait_end()
@@ -201,7 +187,7 @@ def test_a_task_file_that_turns_unreadable_ends_the_loop_with_one_line(tmp_path:
 
 
 def test_an_unreadable_state_is_set_aside_and_rebuilt(tmp_path: Path) -> None:
-    rig = rig_for(tmp_path, ["a", "b"])
+    rig = fake_rig(tmp_path, ["a", "b"])
     rig.start("-n", "1")
     rig.wait_end()
     rig.paths.state.write_text('{"torn')
@@ -212,7 +198,7 @@ def test_an_unreadable_state_is_set_aside_and_rebuilt(tmp_path: Path) -> None:
 
 
 def test_sigterm_to_the_runner_ends_everything_in_order(tmp_path: Path) -> None:
-    rig = rig_for(tmp_path, [["hello", {"hang": True}]])
+    rig = fake_rig(tmp_path, [["hello", {"hang": True}]])
     rig.start()
     runner, guard, pi = rig.pids()
     rig.kill(runner, signal.SIGTERM)
@@ -222,7 +208,7 @@ def test_sigterm_to_the_runner_ends_everything_in_order(tmp_path: Path) -> None:
 
 
 def test_no_secret_of_the_environment_is_written_down(tmp_path: Path) -> None:
-    rig = rig_for(tmp_path, [f"done\n{MARKER}"])
+    rig = fake_rig(tmp_path, [f"done\n{MARKER}"])
     rig.env["ANTHROPIC_API_KEY"] = "canary-5c1f"
     rig.start()
     rig.wait_end()
@@ -232,7 +218,7 @@ def test_no_secret_of_the_environment_is_written_down(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mask", [0o000, 0o077])
 def test_folders_are_private_under_any_umask(tmp_path: Path, mask: int) -> None:
-    rig = rig_for(tmp_path, [[{"tool": "bash", "run": "touch made"}, f"done\n{MARKER}"]])
+    rig = fake_rig(tmp_path, [[{"tool": "bash", "run": "touch made"}, f"done\n{MARKER}"]])
     before = os.umask(mask)
     try:
         rig.start()
@@ -247,7 +233,7 @@ def test_folders_are_private_under_any_umask(tmp_path: Path, mask: int) -> None:
 
 
 def test_a_command_that_comes_while_nothing_can_be_written_is_taken_when_there_is_room_again(tmp_path: Path) -> None:
-    rig = rig_for(tmp_path, [["hello", GATE, "on", "and on"]])
+    rig = fake_rig(tmp_path, [["hello", GATE, "on", "and on"]])
     rig.start("-n", "1")
     runner, _, _ = rig.pids()
     # Stands in for a full disk, and meets the runner alone.
@@ -265,7 +251,7 @@ def test_a_command_that_comes_while_nothing_can_be_written_is_taken_when_there_i
 def test_every_file_meets_its_schema(tmp_path: Path) -> None:
     from ralph_rpc.model.schemas import validator
 
-    rig = rig_for(tmp_path, [["hello", {"wait": 1.0}, "more"], {"refuse": "529 overloaded"}, f"done\n{MARKER}"])
+    rig = fake_rig(tmp_path, [["hello", {"wait": 1.0}, "more"], {"refuse": "529 overloaded"}, f"done\n{MARKER}"])
     rig.start("--verify", "true")
     rig.drop("steer.json", '{"message": "hello"}')
     entry = rig.registry()[0]

@@ -54,8 +54,11 @@ class Talk:
     def __init__(self, new_pi: bool = True, **changes: Any) -> None:
         self.loop: Loop = new_loop(config(**changes), ".ralph/x/task.md")
         self.mono, self.wall = 1_000, 1_700_000_000_000
+        self.rand = 0.5
         self.new_pi = new_pi
         self.tree = 0
+        self.slow_measure = False
+        """Measures are answered by `measured`, not at once."""
         self.task = "# Goals\n\nmake it work\n"
         self.effects: list[fx.Effect] = []
         self.all: list[fx.Effect] = []
@@ -65,18 +68,21 @@ class Talk:
         self.effects = []
         queue = list(inputs)
         while queue:
-            self.loop, effects = step(self.loop, queue.pop(0), Now(self.mono, self.wall))
+            self.loop, effects = step(self.loop, queue.pop(0), Now(self.mono, self.wall, self.rand))
             self.effects += effects
             self.all += effects
             for effect in effects:
                 match effect:
                     case fx.ReadTask():
                         queue.append(TaskRead(self.task, "look back"))
-                    case fx.MeasureWork():
+                    case fx.MeasureWork() if not self.slow_measure:
                         queue.append(WorkMeasured(Measure("head", str(self.tree))))
                     case _:
                         pass
         return self.effects
+
+    def measured(self) -> list[fx.Effect]:
+        return self.say(WorkMeasured(Measure("head", str(self.tree))))
 
     def later(self, ms: int) -> list[fx.Effect]:
         self.mono += ms

@@ -39,6 +39,8 @@ class World(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.talk = Talk(maxCost=5.0, maxIterations=30, verify="make", maxFailures=0)
+        self.talk.slow_measure = True
+        self.measured = 0
         self.alive = False
         self.asked = 0
         self.messages = 0
@@ -112,6 +114,15 @@ class World(RuleBasedStateMachine):
             self.talk.say(AssistantStart("error"), AssistantEnd("", "error", how, "m", "p", Usage(), 0))
         self.talk.say(AgentEnd(False), Settled(False))
 
+    @precondition(lambda self: self._measures_wanted() > self.measured)
+    @rule()
+    def the_project_is_measured(self) -> None:
+        self.measured += 1
+        self.talk.measured()
+
+    def _measures_wanted(self) -> int:
+        return sum(isinstance(e, fx.MeasureWork) for e in self.talk.all)
+
     @precondition(lambda self: self.alive)
     @rule()
     def pi_dies(self) -> None:
@@ -184,6 +195,11 @@ class World(RuleBasedStateMachine):
         for e in self.talk.all:
             if isinstance(e, fx.Emit) and e.event["type"] == "ralph_status":
                 assert e.event["to"] in CHANGES[e.event["from"]], e.event
+
+    @invariant()
+    def no_prompt_goes_out_before_its_session_is_open(self) -> None:
+        unanswered = [request.command for request in self.requests[self.asked :]]
+        assert "prompt" not in unanswered or "new_session" not in unanswered[: unanswered.index("prompt")]
 
     @invariant()
     def nothing_is_sent_to_a_pi_that_is_not_running(self) -> None:

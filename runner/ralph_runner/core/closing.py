@@ -16,7 +16,7 @@ from ralph_runner.core.failures import Failure
 from ralph_runner.core.inputs import PiExited, Reply, Usage
 from ralph_runner.core.reports import TaskRead, Verified, WorkMeasured
 from ralph_runner.core.run import Run, tokens
-from ralph_runner.core.state import Closing, Result, Verdict, Verifying
+from ralph_runner.core.state import Closing, Result, Session, Verdict, Verifying
 from ralph_runner.core.turn import Turn
 
 STATS_MS = 15_000
@@ -69,9 +69,28 @@ def collect(t: Turn, phase: Closing, event: Reply | TaskRead | WorkMeasured | No
         phase = replace(phase, work=event)
     elif event.request == "get_session_stats":
         phase = replace(phase, stats=dict(event.data))
+    elif phase.session is not None and event.id == phase.session.request:
+        phase = replace(phase, session=replace(phase.session, reply=event))
+    if phase.session is None and not phase.ready and _goes_on(t, phase):
+        phase = replace(phase, session=Session(t.send("new_session")))
     t.go(phase)
     if phase.ready:
         _judge(t, phase)
+
+
+def _goes_on(t: Turn, phase: Closing) -> bool:
+    """Whether another iteration will follow, by all that is known before the project is measured.
+
+    pi makes the next session meanwhile, which takes about as long. Where the guess is wrong (a limit, a stall, a
+    command that comes right now) the session stays unused, and the next iteration asks for its own.
+    """
+    loop, result = t.loop, phase.result
+    if phase.stats is None or not phase.task_read or loop.pi is None or loop.orders:
+        return False
+    if result.failure is not None or _claim(t, phase) is not None or flow.requested_end(t) is not None:
+        return False
+    most = loop.config["maxIterations"]
+    return not most or loop.stats["iterations"] + 1 < most
 
 
 def _judge(t: Turn, phase: Closing) -> None:
@@ -233,7 +252,7 @@ def _follow(t: Turn, phase: Closing, done: Verdict | None) -> None:
     _settle_aborts(t)
     if failure is None or any(o.verb == "pause" for o in t.loop.orders):
         t.do(Save())
-        flow.next_iteration(t)
+        flow.next_iteration(t, phase.session)
     elif result.outcome == "crashed":
         flow.restart(t, _once(failure.message))
     elif failure.kind in failures.TRANSIENT:

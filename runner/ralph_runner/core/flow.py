@@ -12,7 +12,7 @@ from ralph_runner.core.effects import BeginIteration, EndPi, Journal, MeasureWor
 from ralph_runner.core.inputs import PiExited, Reply
 from ralph_runner.core.reports import TaskRead, WorkMeasured
 from ralph_runner.core.run import Run
-from ralph_runner.core.state import Paused, Preparing, Running, Verdict, Waiting
+from ralph_runner.core.state import Paused, Preparing, Running, Session, Verdict, Waiting
 from ralph_runner.core.turn import Turn
 
 PREPARE_MS = 60_000
@@ -44,8 +44,8 @@ def requested_end(t: Turn) -> Verdict | None:
     return None
 
 
-def next_iteration(t: Turn) -> None:
-    """Begins the next iteration, or does what comes instead of it."""
+def next_iteration(t: Turn, session: Session | None = None) -> None:
+    """Begins the next iteration, in a session that was asked for already if there is one, or does what comes instead."""
     verdict = requested_end(t) or limit_reached(t)
     if verdict is not None:
         t.end(verdict)
@@ -56,7 +56,7 @@ def next_iteration(t: Turn) -> None:
         boot.spawn(t)
     else:
         _awake(t)
-        prepare(t)
+        prepare(t, session)
 
 
 def pause(t: Turn) -> None:
@@ -78,22 +78,25 @@ def wait(t: Turn, delay_ms: int, reason: str, until_wall: int | None = None) -> 
 
 def restart(t: Turn, why: str) -> None:
     """pi is gone: another one after a pause that grows, unless it went too often."""
-    before = failures.recent(t.loop.restarts, t.now.wall)
-    t.set(restarts=(*before, t.now.wall))
+    before = failures.recent(t.loop.restarts, t.now.mono)
+    t.set(restarts=(*before, t.now.mono))
     if len(before) >= failures.RESTART_BUDGET:
         t.end(Verdict("error", "crash", f"pi ended {len(before) + 1} times within 10 minutes; last: {why}"))
     else:
         wait(t, failures.restart_delay(len(before) + 1, t.now.rand), f"{why}; starting pi again")
 
 
-def prepare(t: Turn) -> None:
+def prepare(t: Turn, session: Session | None = None) -> None:
     """A fresh session, the task as it is now, and where it isn't known the state of the project."""
     t.do(ReadTask())
     known = t.loop.measure is not None
     if not known:
         t.do(MeasureWork(None))
-    t.send("new_session")
-    t.go(Preparing(t.now.mono + PREPARE_MS, session=False, measured=known))
+    session = session or Session(t.send("new_session"))
+    phase = Preparing(t.now.mono + PREPARE_MS, session.request, session=False, measured=known)
+    t.go(phase)
+    if session.reply is not None:
+        prepared(t, phase, session.reply)
 
 
 def prepared(t: Turn, phase: Preparing, event: Reply | TaskRead | WorkMeasured) -> None:
@@ -106,7 +109,7 @@ def prepared(t: Turn, phase: Preparing, event: Reply | TaskRead | WorkMeasured) 
             t.end(Verdict("error", "blocked", event.error))
             return
         phase = replace(phase, task=event.task, reflection=event.reflection)
-    elif event.request == "new_session":
+    elif event.id == phase.asked:
         if not event.success or (event.data.get("cancelled") is True and t.loop.pi is not None and t.loop.pi.used):
             # An extension's veto would merge two iterations into one context: a new process has an empty one.
             t.notice("warning", f"pi gave no new session ({event.error or 'an extension refused'}); starting it anew")

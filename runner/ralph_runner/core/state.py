@@ -15,6 +15,7 @@ from ralph_rpc.model.config import Config
 from ralph_rpc.model.iteration import ErrorKind, Outcome
 from ralph_rpc.model.state import Stats, Status, StopReason
 from ralph_runner.core.failures import Failure
+from ralph_runner.core.inputs import Reply
 from ralph_runner.core.mailbox import Mail
 from ralph_runner.core.reports import Measure, WorkMeasured
 from ralph_runner.core.run import Run
@@ -39,10 +40,20 @@ class Greeting:
 
 
 @dataclass(frozen=True, slots=True)
+class Session:
+    """A new_session that was asked for: the request's id, and pi's answer once it is there."""
+
+    request: str
+    reply: Reply | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Preparing:
     """Before a prompt: new_session, the task, and where needed a first measure of the work are awaited."""
 
     deadline: int
+    asked: str
+    """The id of the new_session that counts; the answer to an earlier one may still come."""
     session: bool
     task: str | None = None
     reflection: str | None = None
@@ -83,6 +94,8 @@ class Closing:
     task: str | None = None
     task_read: bool = False
     work: WorkMeasured | None = None
+    session: Session | None = None
+    """The next iteration's, asked for ahead; None where there may be no next one."""
 
     @property
     def ready(self) -> bool:
@@ -175,6 +188,7 @@ class Loop:
     consecutive_failures: int
     unchanged: int
     restarts: tuple[int, ...]
+    """When pi was started anew of late, in monotonic milliseconds."""
     last_reflection: int | None
     last_outcome: str | None
     last_text: str | None
@@ -197,6 +211,8 @@ class Loop:
     price_warned: bool = False
     ever_answered: bool = False
     """A model has answered at least once under this runner."""
+    blocked_since: int | None = None
+    """Monotonic: since when pi is held because the disk is full."""
     terminate: bool = False
     broken: str | None = None
     """Why the runner itself cannot go on."""

@@ -14,9 +14,13 @@ import itertools
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ralph_rpc import git
 from ralph_runner.core.reports import Measure
@@ -37,6 +41,8 @@ _SETTINGS = (
     "filter.lfs.required=false",
 )
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Change:
@@ -46,32 +52,33 @@ class Change:
     files_changed: int
 
 
+@dataclass(frozen=True)
+class _Repository:
+    """The root of the work tree, the repository's objects and index, and the commit checked out (None: none yet)."""
+
+    top: Path
+    objects: Path
+    index: Path
+    head: str | None
+
+
 class WorkMeter:
-    """Measures the work tree that holds `project`; writes only to `scratch`, a folder of its own."""
+    """Measures the work tree that holds `project`; writes only to `scratch`, a folder of its own.
+
+    One measure or comparison at a time. Each is one stay in a worker thread, for a turn of the event loop between
+    two git commands would cost as much as a command.
+    """
 
     def __init__(self, project: Path, scratch: Path) -> None:
         self._project = project
         self._scratch = scratch.absolute()
         self._use_git = True
+        self._plain: str | None = None
+        """The last tree that was seen to hold no submodule."""
 
     async def measure(self) -> Measure:
         """The state of the work tree now. Never fails for what the tree, git or scratch is like."""
-        snapshot = head = None
-        try:
-            snapshot = self._new_snapshot()
-            if self._use_git:
-                async with asyncio.timeout(TIME_LIMIT_S):
-                    top, objects = await self._repository()
-                    head = await self._head(top)
-                    return Measure(head, await self._tree(top, objects, snapshot))
-        except TimeoutError:
-            # Too large for git here, now and after the next iteration: do not wait for it again.
-            self._use_git = False
-        except (_GitFailed, OSError):
-            pass
-        if head is None:
-            head = await asyncio.to_thread(git.head, self._project)
-        return Measure(head, await asyncio.to_thread(_walk, self._project, snapshot))
+        return await self._in_thread(self._measure)
 
     async def compare(self, before: Measure, after: Measure) -> Change:
         """What changed between two measures of this meter, of the last three taken.
@@ -79,13 +86,41 @@ class WorkMeter:
         Where two different fingerprints cannot be compared file by file (one made by git, one by looking at
         times; or older than that), they count as one changed file.
         """
-        commits = await self._commits(before.head, after.head)
+        return await self._in_thread(lambda commands: self._compare(commands, before, after))
+
+    async def _in_thread(self, work: "Callable[[_Commands], T]") -> T:
+        """A cancelled call kills the git that it waits for, so that the runner's end need not wait."""
+        commands = _Commands()
+        try:
+            return await asyncio.to_thread(work, commands)
+        except asyncio.CancelledError:
+            commands.cancel()
+            raise
+
+    def _measure(self, commands: "_Commands") -> Measure:
+        snapshot = head = None
+        try:
+            snapshot = self._new_snapshot()
+            if self._use_git:
+                repository = self._repository(commands)
+                head = repository.head
+                return Measure(head, self._tree(commands, repository, snapshot))
+        except TimeoutError:
+            # Too large for git here, now and after the next iteration: do not wait for it again.
+            self._use_git = False
+        except (_GitFailed, OSError):
+            pass
+        if head is None:
+            head = git.head(self._project)
+        return Measure(head, _walk(self._project, snapshot))
+
+    def _compare(self, commands: "_Commands", before: Measure, after: Measure) -> Change:
+        commits = self._commits(commands, before.head, after.head)
         if before.tree == after.tree or before.tree is None or after.tree is None:
             return Change(commits, 0)
         try:
-            async with asyncio.timeout(TIME_LIMIT_S):
-                return Change(commits, await self._files_changed(before.tree, after.tree))
-        except (_GitFailed, OSError, TimeoutError):
+            return Change(commits, self._files_changed(commands, before.tree, after.tree))
+        except (_GitFailed, OSError):
             return Change(commits, 1)
 
     def _new_snapshot(self) -> Path:
@@ -98,65 +133,54 @@ class WorkMeter:
         (snapshot / "objects").mkdir(mode=0o700, parents=True)
         return snapshot
 
-    async def _repository(self) -> tuple[Path, Path]:
-        """The root of the work tree and the folder of the repository's objects."""
-        ask = ["rev-parse", "--path-format=absolute", "--show-toplevel", "--git-path", "objects"]
-        lines = os.fsdecode(await _git(ask, self._project)).split("\n")
-        if len(lines) != 3:
-            raise _GitFailed("a path with a line break")
-        return Path(lines[0]), Path(lines[1])
+    def _repository(self, commands: "_Commands") -> _Repository:
+        paths = ["--show-toplevel", "--git-path", "objects", "--git-path", "index"]
+        # The commit comes last: where there is none yet, git fails after it has written the paths.
+        code, out = commands.run(["rev-parse", "--path-format=absolute", *paths, "HEAD^{commit}"], self._project)
+        lines = os.fsdecode(out).split("\n")
+        if len(lines) < 4 or (code == 0 and len(lines) != 5):
+            raise _GitFailed("no repository, or a path with a line break")
+        top, objects, index = map(Path, lines[:3])
+        return _Repository(top, objects, index, lines[3] if code == 0 else None)
 
-    async def _head(self, top: Path) -> str | None:
-        try:
-            return (await _git(["rev-parse", "--quiet", "--verify", "HEAD^{commit}"], top)).decode().strip()
-        except _GitFailed:
-            return None
-
-    async def _tree(self, top: Path, objects: Path, snapshot: Path) -> str:
-        index = Path(
-            os.fsdecode(await _git(["rev-parse", "--path-format=absolute", "--git-path", "index"], top))[:-1]
-        )
-        copy = snapshot / "index"
-        try:
+    def _tree(self, commands: "_Commands", repository: _Repository, snapshot: Path) -> str:
+        top, copy = repository.top, snapshot / "index"
+        with contextlib.suppress(FileNotFoundError):  # nothing was ever added
             # With its time: git trusts an entry whose file is older than the index.
-            await asyncio.to_thread(shutil.copy2, index, copy)
-        except FileNotFoundError:
-            pass  # nothing was ever added
+            shutil.copy2(repository.index, copy)
         env = {
             "GIT_INDEX_FILE": str(copy),
             "GIT_OBJECT_DIRECTORY": str(snapshot / "objects"),
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(objects),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(repository.objects),
         }
-        await _git(["add", "--all", "--sparse"], top, env)
-        if b"\x00160000 " in b"\0" + await _git(["ls-files", "--stage", "-z"], top, env):
-            raise _GitFailed("a submodule: its files are not in the tree")
-        tree = await _git(["write-tree"], top, env)
+        commands.check(["add", "--all", "--sparse"], top, env)
+        tree = commands.check(["write-tree"], top, env).decode().strip()
+        if tree != self._plain:
+            if b"\x00160000 " in b"\0" + commands.check(["ls-files", "--stage", "-z"], top, env):
+                raise _GitFailed("a submodule: its files are not in the tree")
+            self._plain = tree
         copy.unlink()
-        return tree.decode().strip()
+        return tree
 
-    async def _commits(self, before: str | None, after: str | None) -> list[str]:
+    def _commits(self, commands: "_Commands", before: str | None, after: str | None) -> list[str]:
         if after is None or before == after:
             return []
         span = [after] if before is None else [f"{before}..{after}"]
         try:
-            async with asyncio.timeout(TIME_LIMIT_S):
-                listed = await _git(["rev-list", "--reverse", *span], self._project)
-        except (_GitFailed, OSError, TimeoutError):
+            listed = commands.check(["rev-list", "--reverse", *span], self._project)
+        except (_GitFailed, OSError):
             return []
         return listed.decode().split()[:MOST_COMMITS]
 
-    async def _files_changed(self, before: str, after: str) -> int:
+    def _files_changed(self, commands: "_Commands", before: str, after: str) -> int:
         old, new = self._listing(before), self._listing(after)
         if old and new:
             differing = set(old.read_bytes().split(b"\0")) ^ set(new.read_bytes().split(b"\0"))
             return len({line.partition(b"/")[2] for line in differing})
-        _, objects = await self._repository()
-        stores = [objects, *self._scratch.glob("*/objects")]
+        stores = [self._repository(commands).objects, *self._scratch.glob("*/objects")]
         env = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": ":".join(_quoted(store) for store in stores)}
-        listed = await _git(
-            ["diff-tree", "-r", "--name-only", "--no-renames", "-z", before, after], self._project, env
-        )
-        return listed.count(b"\0")
+        tell = ["diff-tree", "-r", "--name-only", "--no-renames", "-z", before, after]
+        return commands.check(tell, self._project, env).count(b"\0")
 
     def _listing(self, tree: str) -> Path | None:
         """What a walk found; snapshots between which nothing changed all have it."""
@@ -167,27 +191,48 @@ class _GitFailed(Exception):
     pass
 
 
-async def _git(args: list[str], cwd: Path, env: dict[str, str] | None = None) -> bytes:
-    """What a git command wrote; _GitFailed unless it succeeded. A cancelled one is killed."""
-    process = await asyncio.create_subprocess_exec(
-        *git.command(args, _SETTINGS),
-        cwd=cwd,
-        env=git.environment(env),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        out, _ = await process.communicate()
-    except asyncio.CancelledError:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-        raise
-    if process.returncode != 0:
-        raise _GitFailed(f"git {args[0]}: {process.returncode}")
-    return out
+class _Commands:
+    """Runs git commands, one after the other, for TIME_LIMIT_S in all; `cancel` from another thread ends it."""
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + TIME_LIMIT_S
+        self._process: subprocess.Popen[bytes] | None = None
+        self._cancelled = False
+        self._lock = threading.Lock()
+
+    def check(self, args: list[str], cwd: Path, env: dict[str, str] | None = None) -> bytes:
+        """What a command wrote. _GitFailed unless it succeeded, TimeoutError when the time is up."""
+        code, out = self.run(args, cwd, env)
+        if code != 0:
+            raise _GitFailed(f"git {args[0]}: {code}")
+        return out
+
+    def run(self, args: list[str], cwd: Path, env: dict[str, str] | None = None) -> tuple[int, bytes]:
+        """The exit code of a command, and what it wrote."""
+        with self._lock:
+            if self._cancelled:
+                raise _GitFailed("cancelled")
+            self._process = process = subprocess.Popen(
+                git.command(args, _SETTINGS), cwd=cwd, env=git.environment(env), start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+        with process:
+            try:
+                out, _ = process.communicate(timeout=max(0.0, self._until - time.monotonic()))
+            except subprocess.TimeoutExpired as error:
+                self._kill()
+                raise TimeoutError from error
+        return process.returncode, out
+
+    def cancel(self) -> None:
+        with self._lock:
+            self._cancelled = True
+            self._kill()
+
+    def _kill(self) -> None:
+        """git and its helpers; not waited for yet, so the group's number is still theirs."""
+        if self._process is not None and self._process.returncode is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def _quoted(path: Path) -> str:

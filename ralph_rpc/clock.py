@@ -1,6 +1,8 @@
 """Times as the files show them: ISO 8601 UTC with milliseconds, and epoch milliseconds inside the program.
 
-Pure but for `now_ms`. What a file holds may be anything, so parsing answers None instead of raising.
+The wall clock is for people: it can be set, and it leaps over a suspend. How long ago something was is told by
+the machine's own clock (`up_ms`), which does neither. Pure but for these two. What a file holds may be anything,
+so parsing answers None instead of raising. Called by everything that writes or reads a time.
 """
 
 import time
@@ -13,6 +15,20 @@ _MS = timedelta(milliseconds=1)
 def now_ms() -> int:
     """Return the wall clock as epoch milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+def up_ms() -> int:
+    """Return the milliseconds this machine has been up and awake: one clock for all processes of a boot."""
+    return time.monotonic_ns() // 1_000_000
+
+
+def silent_ms(wall: object, up: object) -> int:
+    """Return how long ago a sign of life was written, in ISO time `wall` and, where its writer told it, at `up_ms` `up`.
+
+    The wall clock counts only where there is nothing better: an older writer, another time namespace.
+    """
+    passed = up_ms() - up if type(up) is int else -1
+    return passed if passed >= 0 else now_ms() - (parse_iso(wall) or 0)
 
 
 def iso(ms: int) -> str:

@@ -46,13 +46,13 @@ class LoopStatus:
 
 def valid_name(name: str) -> bool:
     """Whether a loop may have this name."""
-    return _NAME.fullmatch(name) is not None and name not in _RESERVED
+    return _NAME.fullmatch(name) is not None and name.lower() not in _RESERVED
 
 
 def check_name(name: str) -> None:
     """Raises UsageError unless a loop may have this name."""
     if not valid_name(name):
-        rule = "is reserved" if name in _RESERVED else "is no name for a loop"
+        rule = "is reserved" if name.lower() in _RESERVED else "is no name for a loop"
         raise UsageError(
             f"{name!r} {rule}",
             "names are letters, digits, '.', '_' and '-', at most 64, and begin with a letter or digit",
@@ -112,13 +112,15 @@ def loop_status(paths: LoopPaths) -> LoopStatus:
         state = records.read_state(paths)
     except Unreadable:
         state = None
-    if not held and (
-        state is None or not identity.is_same(state["pid"], state["pidStartTime"], state["bootId"])
-    ):
+    writer_lives = state is not None and identity.is_same(state["pid"], state["pidStartTime"], state["bootId"])
+    if not held and not writer_lives:
         ended = state is not None and state["status"] in ENDED
         return LoopStatus(state, "dead", state["status"] if state and ended else "crashed")
     if state is None:
         return LoopStatus(None, "alive", "starting")
+    if not writer_lives and state["status"] not in ENDED:
+        # A crashed loop was resumed: its old state says nothing of the runner that has the lock now.
+        return LoopStatus(state, "alive", "starting")
     if state["status"] in ENDED:
         return LoopStatus(state, "alive", state["status"])
     if _silent_ms(paths, state) > registry.STALE_AFTER_MS:
@@ -135,14 +137,14 @@ def complete_names(ctx: "click.Context", param: "click.Parameter", incomplete: s
 
 def _silent_ms(paths: LoopPaths, state: State) -> int:
     """How long the runner has not shown itself, by state.json and by its registry entry."""
-    seen = [clock.parse_iso(state["updatedAt"])]
+    silent = [clock.silent_ms(state["updatedAt"], state.get("monotonicMs"))]
     try:
-        entry: dict[str, Any] = read_json_object(registry.entry_path(Path(state["cwd"]), state["name"])) or {}
+        entry: dict[str, Any] = read_json_object(registry.entry_path(paths.project, paths.name)) or {}
     except Unreadable:
         entry = {}
     if entry.get("pid") == state["pid"] and entry.get("ralphDir") == state["ralphDir"]:
-        seen.append(clock.parse_iso(str(entry.get("lastSeen"))))
-    return clock.now_ms() - max((at for at in seen if at is not None), default=0)
+        silent.append(clock.silent_ms(entry.get("lastSeen"), entry.get("monotonicMs")))
+    return min(silent)
 
 
 def _registered() -> list[LoopPaths]:

@@ -17,6 +17,8 @@ class RegistryEntry(TypedDict):
     kind: Kind
     startedAt: str
     lastSeen: str
+    monotonicMs: NotRequired[int]
+    """`lastSeen` by the machine's monotonic clock, which nobody can set: comparable under the same bootId."""
     status: Status
     iteration: int
     maxIterations: int

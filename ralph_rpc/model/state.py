@@ -1,6 +1,6 @@
 """state.json: what a loop is doing now, and all that a restart needs to go on."""
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from ralph_rpc.model.config import Config
 
@@ -84,6 +84,8 @@ class State(TypedDict):
     startedAt: str
     """First start of the loop; a resume keeps it."""
     updatedAt: str
+    monotonicMs: NotRequired[int]
+    """`updatedAt` by the machine's monotonic clock, which nobody can set: comparable under the same bootId."""
     endedAt: str | None
     nextWakeAt: str | None
     """In status `waiting`: when the loop tries again."""

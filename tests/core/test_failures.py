@@ -2,7 +2,7 @@
 
 import pytest
 
-from ralph_runner.core.failures import backoff, classify, named_reset, recent, restart_delay
+from ralph_runner.core.failures import backoff, classify, named_reset
 
 WALL = 1_700_000_000_000  # 2023-11-14T22:13:20Z
 
@@ -65,13 +65,3 @@ def test_backoff_doubles_up_to_its_limit_with_jitter_down_to_half() -> None:
     assert [backoff(n, "network", 1.0) for n in (1, 2, 3, 20)] == [2_000, 4_000, 8_000, 600_000]
     assert backoff(1, "network", 0.0) == 1_000
     assert backoff(1, "quota", 1.0) == 900_000 and backoff(9, "quota", 1.0) == 3_600_000
-
-
-def test_restart_delays_grow_to_a_minute() -> None:
-    assert [restart_delay(n, 1.0) for n in (1, 2, 3, 4, 5, 6, 7, 8)] == [
-        1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000,
-    ]  # fmt: skip
-
-
-def test_old_restarts_and_those_from_the_future_are_forgotten() -> None:
-    assert recent((WALL - 700_000, WALL - 1, WALL + 5_000), WALL) == (WALL - 1,)

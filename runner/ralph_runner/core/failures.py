@@ -121,9 +121,19 @@ def restart_delay(restarts: int, rand: float) -> int:
     return _jitter(min(LONGEST_RESTART_MS, 1_000 * 2 ** min(max(restarts - 1, 0), 10)), rand)
 
 
-def recent(restarts: tuple[int, ...], wall_ms: int) -> tuple[int, ...]:
-    """The restarts that still count against the budget."""
-    return tuple(at for at in restarts if 0 <= wall_ms - at <= RESTART_WINDOW_MS)
+def recent(restarts: tuple[int, ...], mono: int) -> tuple[int, ...]:
+    """The restarts that still count against the budget. Monotonic: setting the clock forgives no crash loop."""
+    return tuple(at for at in restarts if mono - at <= RESTART_WINDOW_MS)
+
+
+def restarts_kept(restarts: tuple[int, ...], mono: int, wall_ms: int) -> list[int]:
+    """Restarts as they outlive the runner: in epoch milliseconds."""
+    return [wall_ms - (mono - at) for at in restarts]
+
+
+def restarts_found(kept: list[int], mono: int, wall_ms: int) -> tuple[int, ...]:
+    """Restarts that an earlier runner kept. One in the future has just been: the clock was set back since."""
+    return recent(tuple(mono - max(0, wall_ms - at) for at in kept), mono)
 
 
 def _jitter(full: int, rand: float) -> int:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from ralph_rpc.clock import iso
 from ralph_rpc.model.config import Config
 from ralph_rpc.model.state import State, Stats, Worktree
-from ralph_runner.core.failures import recent
+from ralph_runner.core.failures import restarts_found, restarts_kept
+from ralph_runner.core.reports import Now
 from ralph_runner.core.run import Run
 from ralph_runner.core.state import Closing, Loop, Running, Verifying
 
@@ -47,7 +48,7 @@ def new_loop(config: Config, task_path: str) -> Loop:
     )  # fmt: skip
 
 
-def resumed_loop(config: Config, task_path: str, state: State, last_iteration: int, wall: int) -> Loop:
+def resumed_loop(config: Config, task_path: str, state: State, last_iteration: int, now: Now) -> Loop:
     """A loop that goes on; `last_iteration` is the highest number that any record or event has."""
     asked = state["status"] in ("stopped", "error")
     return Loop(
@@ -56,13 +57,13 @@ def resumed_loop(config: Config, task_path: str, state: State, last_iteration: i
         # A person who resumes after an end gives the loop a new chance; a restart after a crash does not.
         consecutive_failures=0 if asked else state["consecutiveFailures"],
         unchanged=0 if asked else state["unchangedIterations"],
-        restarts=() if asked else recent(tuple(state["restarts"]), wall),
+        restarts=() if asked else restarts_found(state["restarts"], now.mono, now.wall),
         last_reflection=state["lastReflection"], last_outcome=state["lastOutcome"], last_text=state["lastText"],
         refusal=state["refusal"], elapsed_ms=state["elapsedMs"],
     )  # fmt: skip
 
 
-def snapshot(loop: Loop, facts: Facts, wall: int) -> State:
+def snapshot(loop: Loop, facts: Facts, now: Now) -> State:
     """state.json as of now; the running iteration's figures are included in the totals."""
     ended = loop.status in ("stopped", "completed", "error")
     return {
@@ -74,10 +75,11 @@ def snapshot(loop: Loop, facts: Facts, wall: int) -> State:
         "piPid": facts.pi_pid, "piStartTime": facts.pi_start, "piVersion": loop.config["piVersion"],
         "model": loop.model or loop.config["model"], "provider": loop.provider or loop.config["provider"],
         "iteration": loop.iteration, "maxIterations": loop.config["maxIterations"], "currentTicket": None,
-        "startedAt": facts.started_at, "updatedAt": iso(wall), "endedAt": iso(wall) if ended else None,
+        "startedAt": facts.started_at, "updatedAt": iso(now.wall), "monotonicMs": now.mono,
+        "endedAt": iso(now.wall) if ended else None,
         "nextWakeAt": None if loop.next_wake is None else iso(loop.next_wake), "elapsedMs": loop.elapsed_ms,
         "stats": _with_running(loop), "consecutiveFailures": loop.consecutive_failures,
-        "unchangedIterations": loop.unchanged, "restarts": list(loop.restarts),
+        "unchangedIterations": loop.unchanged, "restarts": restarts_kept(loop.restarts, now.mono, now.wall),
         "lastReflection": loop.last_reflection, "lastOutcome": loop.last_outcome, "lastText": loop.last_text,
         "refusal": loop.refusal,
         "held": [{"id": m.id, "command": m.verb, "message": m.text} for m in loop.mail],

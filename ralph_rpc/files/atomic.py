@@ -6,6 +6,7 @@ new. A line file (events.jsonl, commands.jsonl) is appended to: what does not fi
 crash left behind the last LF is found by `end_of_lines`. Folders are 0700 and files 0600 under any umask.
 """
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -16,6 +17,8 @@ import orjson
 from ralph_rpc.errors import RalphError
 
 BLOCK = 1 << 16
+LARGEST = 64 << 20
+"""Bytes that a JSON file of ours may have: what is larger is not read, it could take all memory."""
 
 
 class Unreadable(RalphError):
@@ -127,24 +130,31 @@ def ensure_ralph_dir(project: Path) -> Path:
     return ralph_dir
 
 
+def read_plain(path: Path, limit: int, follow: bool = True) -> bytes:
+    """Return the content of a regular file, of a larger one the first `limit` + 1 bytes. Raises OSError."""
+    # Without O_NONBLOCK a FIFO of that name would hold the reader for ever.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    fd = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        with open(fd, "rb", closefd=False) as file:
+            return file.read(limit + 1 if found.st_size > limit else -1)
+    finally:
+        os.close(fd)
+
+
 def read_json_object(path: Path) -> dict[str, Any] | None:
     """Return the JSON object in a file, or None if there is no file; raises Unreadable for all else."""
     try:
-        # Without O_NONBLOCK a FIFO of that name would hold the reader for ever.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        data = read_plain(path, LARGEST, follow=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise Unreadable(path, error.strerror or str(error)) from error
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise Unreadable(path, "it is not a regular file")
-        with open(fd, "rb", closefd=False) as file:
-            data = file.read()
-    except OSError as error:
-        raise Unreadable(path, error.strerror or str(error)) from error
-    finally:
-        os.close(fd)
+    if len(data) > LARGEST:
+        raise Unreadable(path, f"it is larger than {LARGEST >> 20} MiB")
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:

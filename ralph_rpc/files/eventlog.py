@@ -1,16 +1,17 @@
-"""The only writer of events.jsonl: appends whole lines, rotates by size, repairs what a crash left.
+"""The only writer of events.jsonl: appends whole lines, rotates by size, repairs what a crash or a hand left.
 
 Used by the runner from two threads, one that moves pi's output and one that adds the runner's own events. If
 the machine dies here, every line before the last LF stands; `open` cuts off what follows, and finishes a
 rotation that was cut short. Offsets are logical: bytes over all files ever rotated, so records that point
 into the log stay true. The first line of each file that follows a rotation says at which offset it begins.
+Without room pi's lines are refused, so that pi waits; the runner's own are written from the reserve.
 """
 
 import contextlib
 import errno
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,10 @@ import orjson
 from ralph_rpc.clock import now_ms
 from ralph_rpc.files.atomic import append_whole, cut_to, end_of_lines, fsync_dir, write_all
 from ralph_rpc.files.eventreader import base_of, rotated_numbers, rotated_path
+from ralph_rpc.files.reserve import Reserve, lacks_room
 
 TORN_KEPT = 1 << 20
 """Bytes of a torn line that are kept, as the `raw` of a ralph_unparsed line."""
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class EventLog:
@@ -31,19 +31,22 @@ class EventLog:
     thread's line: an event that arrives while a long line is being streamed follows that line.
     """
 
-    def __init__(self, path: Path, fd: int, base: int, size: int, limit: int, keep: int) -> None:
+    def __init__(
+        self, path: Path, fd: int, base: int, size: int, limit: int, keep: int, reserve: Reserve | None
+    ) -> None:
         self._path = path
         self._fd = fd
         self._base = base
         self._size = size
         self._limit = limit
         self._keep = keep
+        self._reserve = reserve
         self._line_start: int | None = None
         self._kept: list[bytes] = []
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, path: Path, *, limit: int, keep: int) -> "EventLog":
+    def open(cls, path: Path, *, limit: int, keep: int, reserve: Reserve | None = None) -> "EventLog":
         """Open or create the log, repaired; `limit` bytes rotate a file, `keep` rotated ones stay.
 
         A torn last line is cut off and kept as one ralph_unparsed line. Raises OSError.
@@ -56,7 +59,7 @@ class EventLog:
             # A rotation died before the new file got its name: the old one has its number already.
             if size == 0 and (numbers := rotated_numbers(path)):
                 size = append_whole(fd, _log_open(_end_of(rotated_path(path, numbers[0]))), 0)
-            log = cls(path, fd, base_of(fd), size, limit, keep)
+            log = cls(path, fd, base_of(fd), size, limit, keep, reserve)
         except BaseException:
             os.close(fd)
             raise
@@ -71,11 +74,11 @@ class EventLog:
             return self._offset()
 
     def append(self, data: bytes) -> int:
-        """Append one or more whole lines, each ending in LF; return the logical offset after them.
+        """Append one or more whole lines of pi's, each ending in LF; return the logical offset after them.
 
         Raises OSError; then nothing of them is in the log.
         """
-        with self._lock:
+        with self._lock, self._beside_the_reserve():
             self._expect_no_line()
             self._write(data)
             return self._offset()
@@ -83,38 +86,37 @@ class EventLog:
     def append_event(self, event: Mapping[str, Any]) -> int:
         """Append an event of the runner's own; return the logical offset after it.
 
-        While the disk is full or a long line is being streamed, the event is kept in memory and written
-        before anything else; the offset returned is then that of the log as it is. Other errors raise
-        OSError.
+        While even the reserve does not hold it or a long line is being streamed, the event is kept in memory
+        and written before anything else; the offset returned is then that of the log as it is. Other errors
+        raise OSError.
         """
         line = orjson.dumps(event) + b"\n"
         with self._lock:
             self._kept.append(line)
             if self._line_start is None:
                 try:
-                    self._write(b"")
-                except OSError as error:
-                    if error.errno not in _DISK_FULL:
-                        self._kept.pop()
-                        raise
+                    self._write_kept()
+                except OSError:
+                    self._kept.pop()
+                    raise
             return self._offset()
 
     def begin_line(self) -> None:
         """Start a line that is too long to be held in memory; `extend` it and `end_line` it."""
-        with self._lock:
+        with self._lock, self._beside_the_reserve():
             self._expect_no_line()
             self._write(b"")
-            self._rotate_if_full()
+            self._renew()
             self._line_start = self._size
 
     def extend(self, chunk: bytes) -> None:
         """Append a piece of the line; raises OSError, and then nothing of the piece is in the log."""
-        with self._lock:
+        with self._lock, self._beside_the_reserve():
             self._size = append_whole(self._fd, chunk, self._size)
 
     def end_line(self, tail: bytes) -> int:
         """Append the line's last piece, which ends in LF; return the logical offset after the line."""
-        with self._lock:
+        with self._lock, self._beside_the_reserve():
             self._size = append_whole(self._fd, tail, self._size)
             self._line_start = None
             offset = self._offset()
@@ -136,8 +138,15 @@ class EventLog:
             self._write_kept()
 
     def sync(self) -> None:
-        """Make everything appended so far durable; the other thread may append meanwhile."""
+        """Make everything appended so far durable; the other thread may append meanwhile.
+
+        Where somebody has taken the file away or cut it, the log goes on in a new one. Raises OSError.
+        """
         with self._lock:
+            if self._line_start is None:
+                if self._is_elsewhere():
+                    self._begin_again()
+                self._write_kept()
             fd = os.dup(self._fd)  # a rotation closes its own
         try:
             os.fdatasync(fd)
@@ -163,32 +172,69 @@ class EventLog:
         if self._line_start is not None:
             raise RuntimeError("a long line is open: end or abandon it first")
 
+    @contextlib.contextmanager
+    def _beside_the_reserve(self) -> Iterator[None]:
+        """For pi's lines: only while the reserve is held; where they do not fit it is given up, and pi waits."""
+        if self._reserve is not None and not self._reserve.take():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        try:
+            yield
+        except OSError as error:
+            if self._reserve is not None and lacks_room(error):
+                self._reserve.give()
+            raise
+
     def _write_kept(self) -> None:
         try:
             self._write(b"")
         except OSError as error:
-            if error.errno not in _DISK_FULL:
+            if not lacks_room(error):
                 raise
+            if self._reserve is not None and self._reserve.give():
+                self._write_kept()
+
+    def _is_lost(self) -> bool:
+        """Tell whether the file has no name any more, or was cut; cheap enough for every append."""
+        own = os.fstat(self._fd)
+        return own.st_nlink == 0 or own.st_size < self._size
+
+    def _is_elsewhere(self) -> bool:
+        """Tell whether the path names another file or none."""
+        try:
+            return not os.path.samestat(os.fstat(self._fd), self._path.lstat())
+        except FileNotFoundError:
+            return True
 
     def _write(self, data: bytes) -> None:
         """Append the events that were kept back and then `data`, all or nothing."""
+        if not self._kept and not data:
+            return
+        self._renew()
         if self._kept:
             data = b"".join(self._kept) + data
-        if not data:
-            return
-        self._rotate_if_full()
         self._size = append_whole(self._fd, data, self._size)
         self._kept.clear()
 
-    def _rotate_if_full(self) -> None:
-        """Begin a new file if it is time. Each step leaves a log that `open` and every reader understand."""
-        if self._size < self._limit:
-            return
+    def _renew(self) -> None:
+        if self._is_lost():
+            self._begin_again()
+        elif self._size >= self._limit:
+            self._begin_file()
+
+    def _begin_again(self) -> None:
+        self._begin_file()
+        message = "events.jsonl was deleted, replaced or cut; the log goes on in a new file"
+        notice = {"type": "ralph_notice", "at": now_ms(), "level": "warning", "message": message}
+        self._kept.append(orjson.dumps(notice) + b"\n")
+
+    def _begin_file(self) -> None:
+        """Rotate. Each step leaves a log that `open` and every reader understand."""
         os.fdatasync(self._fd)  # sync() will only reach the new file
         base = self._base + self._size
         fd = _new_file(self._path, base)
         try:
-            # It is missing where an earlier try failed after this step: the old file has its number already.
+            # It is missing where an earlier try failed after this step, the old file has its number already, and
+            # where somebody took it away.
             if self._path.exists():
                 self._make_room()
                 if self._keep:

@@ -82,6 +82,10 @@ class LoopPaths:
         return self.dir / "worktree"
 
     @property
+    def reserve(self) -> Path:
+        return self.dir / ".reserve"
+
+    @property
     def log(self) -> Path:
         return self.dir / "runner.log"
 

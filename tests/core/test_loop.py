@@ -1,5 +1,7 @@
 """Conversations: what the core does with what happens, from the first pi to the last record."""
 
+from dataclasses import replace
+
 import pytest
 
 from ralph_runner.core import effects as fx
@@ -219,6 +221,35 @@ def test_a_pi_that_ends_before_its_first_answer_is_a_wrong_setup() -> None:
     assert done(talk) == ("error", "crash")
     assert "Error: Unknown provider: nope" in (talk.loop.error or "")
     assert not talk.did(fx.StartPi)
+
+
+@pytest.mark.parametrize(("code", "method"), [(-9, "natural"), (None, "sigkill")])
+@pytest.mark.parametrize("spawned", [True, False])
+def test_a_pi_that_was_killed_before_its_first_answer_is_started_again(
+    code: int | None, method: str, spawned: bool
+) -> None:
+    talk = Talk()
+    talk.say(Begin(), *([PiSpawned(7, None, ("pi",))] if spawned else []))
+    talk.say(PiExited(code, method, ""))
+    assert talk.status == "waiting"
+    talk.due()
+    assert talk.did(fx.StartPi)
+
+
+def test_a_stop_that_came_before_pi_was_killed_at_its_start_ends_the_loop() -> None:
+    talk = Talk()
+    talk.say(Begin())
+    talk.command("stop")
+    talk.say(PiExited(None, "sigkill", ""))
+    assert done(talk) == ("stopped", "stop")
+
+
+def test_a_pi_that_ends_at_start_after_a_resume_is_a_wrong_setup_too() -> None:
+    talk = Talk()
+    talk.loop = replace(talk.loop, stats={**talk.loop.stats, "iterations": 3})
+    talk.say(Begin(), PiSpawned(7, None, ("pi",)))
+    talk.exit(1, "Error: no API key")
+    assert done(talk) == ("error", "crash")
 
 
 def test_a_pi_that_cannot_be_executed_is_an_error() -> None:

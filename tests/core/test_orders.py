@@ -228,3 +228,16 @@ def test_a_stop_that_a_dead_runner_left_is_honoured_before_pi_is_started() -> No
     talk.say(CommandCame("old", "stop", {"when": "iteration"}, known=True), Begin())
     assert not [e for e in talk.all if isinstance(e, fx.StartPi)]
     assert talk.status == "stopped"
+
+
+def test_a_pause_that_comes_while_pi_starts_holds_the_loop_before_the_first_prompt() -> None:
+    talk = Talk()
+    talk.say(Begin())
+    talk.command("pause")
+    talk.say(PiSpawned(77, "1.5.2", ("pi",)))
+    talk.reply("get_state", {"model": {"id": "m1", "provider": "fake"}})
+    talk.reply("clear_queue")
+    assert talk.status == "paused" and not talk.did(fx.Send)
+    talk.command("resume", id="c2")
+    talk.reply("new_session", {"cancelled": False})
+    assert len(talk.sent("prompt")) == 1

@@ -57,10 +57,6 @@ def test_everything_given_is_kept_and_what_no_command_has_is_ignored() -> None:
     assert parse_command("stop", b'{"when":"now","message":5}') == (None, {"when": "now"})
 
 
-def test_the_last_of_two_equal_keys_counts() -> None:
-    assert parse_command("steer", b'{"message":"a","message":"b"}') == (None, {"message": "b"})
-
-
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

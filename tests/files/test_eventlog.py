@@ -79,30 +79,6 @@ def test_the_log_and_its_rotated_files_are_private_under_any_umask(path: Path, u
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
-def test_a_torn_tail_is_cut_before_anything_is_appended(path: Path) -> None:
-    whole = line(0) + line(1, pad=40)
-    for cut in range(len(whole) + 1):
-        path.write_bytes(whole[:cut])
-        log = EventLog.open(path, limit=BIG, keep=3)
-        log.append(line(2))
-        log.close()
-        events = read_all(path)
-        stands = whole[:cut].count(b"\n")
-        torn = whole[:cut].rpartition(b"\n")[2]
-        assert [e["n"] for e in events if "n" in e] == [*range(stands), 2], cut
-        assert [e["raw"] for e in events if "raw" in e] == ([torn.decode()] if torn else []), cut
-
-
-@pytest.mark.parametrize("torn", [b"", b'{"type":"x'])
-@pytest.mark.parametrize("nuls", [1, 4095, 70_000])
-def test_nuls_that_a_power_loss_left_are_cut_and_not_kept(path: Path, torn: bytes, nuls: int) -> None:
-    path.write_bytes(line(0) + torn + b"\0" * nuls)
-    write(path, range(1, 2))
-    assert numbers(path) == [0, 1]
-    assert [e["raw"] for e in read_all(path) if "raw" in e] == ([torn.decode()] if torn else [])
-    assert b"\0" not in path.read_bytes()
-
-
 def test_bytes_that_are_no_utf8_are_kept_readable(path: Path) -> None:
     path.write_bytes(b"caf\xe9 \xf0\x9f")
     write(path, range(1))

@@ -1,9 +1,6 @@
 """Reading the log while it is written, rotated and repaired."""
 
 import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,23 +148,6 @@ def test_a_log_whose_newest_file_is_still_empty_is_read_from_the_others(path: Pa
     reader.close()
 
 
-@pytest.mark.slow
-def test_nothing_is_missed_or_repeated_over_several_rotations_between_two_looks(
-    path: Path, reader: EventReader
-) -> None:
-    log = EventLog.open(path, limit=1000, keep=50)
-    got = []
-    n = 0
-    for step in range(60):
-        for _ in range(step * 9):
-            log.append(line(n))
-            n += 1
-        got += drain(reader)
-    assert got == list(range(n))
-    assert reader.missed == 0
-    log.close()
-
-
 def test_dropped_files_are_counted_to_the_byte(path: Path, reader: EventReader) -> None:
     log = EventLog.open(path, limit=1000, keep=2)
     log.append(line(0))
@@ -203,32 +183,6 @@ for n in range(int(sys.argv[2])):
         log.append(b'{"n":%d}\\n' % n)
 log.close()
 """
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("max_bytes", [100, 1 << 16])
-def test_following_another_process_through_hundreds_of_rotations_misses_nothing(
-    path: Path, reader: EventReader, max_bytes: int
-) -> None:
-    count = 60_000
-    with subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(count)], cwd=ROOT) as writer:
-        got: list[int] = []
-        offset = 0
-        while True:
-            ended = writer.poll() is not None
-            while lines := reader.read(max_bytes):
-                for after, raw in lines:
-                    assert after == offset + len(raw) + 1
-                    offset = after
-                got += ns(lines)
-                if len(got) % 7 == 0:
-                    time.sleep(0.002)  # fall behind: several rotations pass
-            if ended:
-                break
-        assert writer.returncode == 0
-    assert got == list(range(count))
-    assert reader.missed == 0
-    assert len(list(path.parent.iterdir())) > 30
 
 
 def test_a_reader_started_at_any_offset_goes_on_from_that_line(path: Path) -> None:

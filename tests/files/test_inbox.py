@@ -1,31 +1,24 @@
-"""Both sides of the inbox, with every hostile thing that can lie in a folder."""
+"""Both sides of the inbox. What is hostile in it is in tests/faults."""
 
 import errno
 import io
 import os
 import random
 import signal
-import socket
 import stat
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ralph_rpc.errors import UsageError
 from ralph_rpc.files.commandfile import MAX_BYTES
-from ralph_rpc.files.inbox import Claimed, Inbox, Rejected, drop
+from ralph_rpc.files.inbox import Inbox, drop
 from ralph_rpc.files.journal import CommandJournal
+from tests.files.boxes import left, messages, settle
 from tests.files.crash import deaths, start
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -33,31 +26,6 @@ def box(tmp_path: Path) -> Path:
     box = tmp_path / "inbox"
     box.mkdir()
     return box
-
-
-def messages(commands: list[Claimed]) -> list[str]:
-    return [c.body.get("message", c.verb) for c in commands]
-
-
-def settle(inbox: Inbox) -> tuple[list[Claimed], list[Rejected]]:
-    """Everything that comes when nothing changes any more; the clock is the test's."""
-    commands: list[Claimed] = []
-    rejected: list[Rejected] = []
-    now = 0.0
-    for _ in range(1000):
-        scan = inbox.scan(now)
-        commands += scan.commands
-        rejected += scan.rejected
-        for command in scan.commands:
-            inbox.done(command)
-        if not (scan.retry or scan.commands or scan.rejected):
-            return commands, rejected
-        now += 0.5
-    raise AssertionError("the inbox never came to rest")
-
-
-def left(box: Path) -> list[str]:
-    return sorted(file.name for file in box.iterdir() if file.name != "rejected")
 
 
 def test_a_dropped_command_arrives_whole_and_is_gone_when_done(box: Path) -> None:
@@ -166,77 +134,6 @@ def test_claimed_files_keep_their_place_after_a_restart(box: Path) -> None:
     assert messages(settle(Inbox(box))[0]) == [str(n) for n in range(12)]
 
 
-@pytest.mark.slow
-def test_no_command_of_eight_threads_is_lost_and_each_threads_order_stands(box: Path) -> None:
-    def write(thread: int) -> None:
-        for n in range(200):
-            drop(box, "steer", {"message": f"{thread} {n}"})
-
-    threads = [threading.Thread(target=write, args=(t,)) for t in range(8)]
-    for thread in threads:
-        thread.start()
-    inbox = Inbox(box)
-    got: list[str] = []
-    while True:
-        writing = any(thread.is_alive() for thread in threads)
-        scan = inbox.scan(0.0)
-        assert scan.rejected == []
-        got += messages(scan.commands)
-        for command in scan.commands:
-            inbox.done(command)
-        if not writing and not scan.commands:
-            break
-    assert len(got) == 1600
-    for t in range(8):
-        assert [m for m in got if m.startswith(f"{t} ")] == [f"{t} {n}" for n in range(200)]
-
-
-MESSAGE = '{"message": "naïve \\u00e9"}\n'.encode()
-
-
-@pytest.mark.parametrize("pause", [0.2, 0.9])
-def test_a_writer_that_stops_at_any_byte_is_waited_for(box: Path, pause: float) -> None:
-    for cut in range(len(MESSAGE)):
-        inbox = Inbox(box)
-        file = box / "steer.json"
-        file.write_bytes(MESSAGE[:cut])
-        complete = cut >= len(MESSAGE.rstrip())
-        first = inbox.scan(0.0)
-        assert messages(first.commands) == (["naïve é"] if complete else [])
-        if not complete:
-            assert first.retry
-            assert inbox.scan(pause).commands == []
-            with file.open("ab") as out:
-                out.write(MESSAGE[cut:])
-            assert messages(inbox.scan(pause + 0.1).commands) == ["naïve é"]
-        assert settle(Inbox(box))[1] == []
-        assert left(box) == []
-
-
-@pytest.mark.parametrize("cut", range(len(MESSAGE.rstrip())))
-def test_a_file_that_stays_half_written_is_rejected_with_a_reason(box: Path, cut: int) -> None:
-    (box / "steer.json").write_bytes(MESSAGE[:cut])
-    inbox = Inbox(box)
-    assert inbox.scan(0.0).retry
-    scan = inbox.scan(1.0)
-    assert scan.commands == []
-    (rejected,) = scan.rejected
-    assert (rejected.verb, rejected.name) == ("steer", "steer.json")
-    assert (box / "rejected/steer.json").read_bytes() == MESSAGE[:cut]
-    assert (box / "rejected/steer.json.reason").read_text() == rejected.reason + "\n"
-    assert left(box) == []
-    assert not inbox.scan(2.0).retry
-
-
-def test_a_slow_writer_is_not_judged_while_it_writes(box: Path) -> None:
-    inbox = Inbox(box)
-    with (box / "steer.json").open("wb", buffering=0) as file:
-        for i, byte in enumerate(MESSAGE.rstrip()):
-            assert inbox.scan(i * 0.9) == ([], [], i > 0 or left(box) != [])
-            file.write(bytes([byte]))
-    assert messages(inbox.scan(100.0).commands) == ["naïve é"]
-
-
 def test_a_writer_that_changes_the_file_while_it_is_claimed_is_waited_for(
     box: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,33 +231,6 @@ def test_a_claimed_file_that_stays_torn_is_rejected_under_its_first_name(box: Pa
     assert left(box) == []
 
 
-def test_a_message_over_and_over_in_one_plain_name_is_never_torn(box: Path) -> None:
-    """The plain name may lose a message that is overwritten unread; what arrives is one that was written."""
-    script = """
-import sys
-for n in range(400):
-    with open(sys.argv[1], "w") as file:
-        file.write('{"message": "')
-        file.flush()
-        file.write('%d"}' % n)
-"""
-    inbox = Inbox(box)
-    got: list[str] = []
-    with subprocess.Popen([sys.executable, "-c", script, str(box / "steer.json")]) as writer:
-        while writer.poll() is None:
-            scan = inbox.scan(0.0)
-            assert scan.rejected == []
-            got += messages(scan.commands)
-            for command in scan.commands:
-                inbox.done(command)
-    commands, rejected = settle(inbox)
-    got += messages(commands)
-    assert rejected == []
-    assert got
-    assert len(got) == len(set(got))
-    assert set(got) <= {str(n) for n in range(400)}
-
-
 def test_dot_files_and_the_rejected_folder_are_left_alone(box: Path) -> None:
     (box / "rejected").mkdir()
     (box / ".tmp-0123").write_text("half")
@@ -397,89 +267,6 @@ def test_a_strange_name_of_a_good_command_does_not_matter(box: Path, raw: bytes)
     assert Inbox(box).scan(0.0).commands == [claimed]
 
 
-def make(box: Path, kind: str) -> None:
-    path = box / "steer-1.json"
-    outside = box.parent / "outside"
-    outside.write_text('{"message":"secret"}')
-    match kind:
-        case "link":
-            path.symlink_to(outside)
-        case "dangling link":
-            path.symlink_to("nowhere")
-        case "hard link":
-            path.hardlink_to(outside)
-        case "folder":
-            path.mkdir()
-            (path / "inside").write_text("x")
-        case "fifo":
-            os.mkfifo(path)
-        case "socket":
-            with socket.socket(socket.AF_UNIX) as server:
-                server.bind(str(path))
-        case "huge":
-            with path.open("wb") as file:
-                file.truncate(10 << 30)
-        case "just too large":
-            path.write_bytes(b'{"message":"' + b"x" * (MAX_BYTES - 13) + b'"}')
-        case _:
-            path.write_bytes(b"\xef\xbb\xbf{}")
-
-
-@pytest.mark.parametrize(
-    ("kind", "said"),
-    [
-        ("link", "plain files"),
-        ("dangling link", "plain files"),
-        ("hard link", "hard link"),
-        ("folder", "plain files"),
-        ("fifo", "plain files"),
-        ("socket", "plain files"),
-        ("huge", "1 MiB"),
-        ("just too large", "1 MiB"),
-        ("bom", "byte order mark"),
-    ],
-)
-def test_what_is_no_plain_file_is_rejected_and_never_followed(
-    box: Path, kind: str, said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make(box, kind)
-    drop(box, "steer", {"message": "good"})
-    opened = []
-    real = os.open
-
-    def watching(path: Any, flags: int, *more: Any) -> int:
-        opened.append(os.fspath(path))
-        return real(path, flags, *more)
-
-    monkeypatch.setattr(os, "open", watching)
-    commands, (rejected,) = settle(Inbox(box))
-    assert messages(commands) == ["good"]
-    assert said in rejected.reason
-    assert os.path.lexists(box / "rejected" / rejected.name)
-    assert (box / "rejected" / f"{rejected.name}.reason").read_text() == rejected.reason + "\n"
-    assert left(box) == []
-    assert (box.parent / "outside").read_text() == '{"message":"secret"}'
-    if kind in ("link", "dangling link", "fifo", "folder", "socket"):
-        assert not any(path.endswith("/steer-1.json") for path in opened)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away or make a device")
-def test_files_of_another_user_and_devices_are_rejected(box: Path) -> None:
-    (box / "stop.json").write_text("{}")
-    os.chown(box / "stop.json", 12345, 12345)
-    try:
-        os.mknod(box / "pause.json", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
-    except PermissionError:
-        pytest.skip("no devices may be made here")
-    commands, rejected = settle(Inbox(box))
-    assert commands == []
-    assert {r.name: r.reason.split(";")[0] for r in rejected} == {
-        "stop.json": "the file belongs to another user",
-        "pause.json": "it is a link, a folder or another special file",
-    }
-    assert left(box) == []
-
-
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_that_may_not_be_read_is_rejected(box: Path) -> None:
     (box / "stop.json").write_text("{}")
@@ -513,20 +300,6 @@ def test_a_command_can_be_set_aside(box: Path) -> None:
     assert inbox.scan(5.0) == ([], [], False)
 
 
-@pytest.mark.slow
-def test_a_batch_is_bounded_and_control_comes_first_out_of_very_many(box: Path) -> None:
-    for n in range(3000):
-        (box / f"steer-{n:04}.json").write_bytes(b'{"message":"%d"}' % n)
-    (box / "stop-zz.json").write_text("{}")
-    inbox = Inbox(box)
-    scan = inbox.scan(0.0, limit=100)
-    assert len(scan.commands) == 100
-    assert scan.commands[0].verb == "stop"
-    assert scan.retry
-    rest = settle(inbox)[0]
-    assert len({c.id for c in scan.commands} | {c.id for c in rest}) == 3001
-
-
 def test_waiting_files_do_not_keep_good_ones_from_being_taken(box: Path) -> None:
     for n in range(300):
         (box / f"steer-{n:03}.json").write_bytes(b"{")
@@ -536,24 +309,6 @@ def test_waiting_files_do_not_keep_good_ones_from_being_taken(box: Path) -> None
     drop(box, "steer", {"message": "good"})
     assert messages(inbox.scan(0.1, limit=100).commands) == ["good"]
     assert len(settle(inbox)[1]) == 300
-
-
-@pytest.mark.slow
-@settings(deadline=None, max_examples=150)
-@given(
-    files=st.lists(
-        st.tuples(st.sampled_from(["steer.json", "stop-1.json", "followup-x.json", "what"]), st.binary())
-    )
-)
-def test_no_content_is_lost_or_fatal(
-    tmp_path_factory: pytest.TempPathFactory, files: list[tuple[str, bytes]]
-) -> None:
-    box = tmp_path_factory.mktemp("inbox")
-    for name, content in files:
-        (box / name).write_bytes(content)
-    commands, rejected = settle(Inbox(box))
-    assert len(commands) + len(rejected) == len(dict(files))
-    assert left(box) == []
 
 
 def test_trouble_of_the_disk_is_raised_and_nothing_is_lost(

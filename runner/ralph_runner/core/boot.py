@@ -41,7 +41,7 @@ def answered(t: Turn, phase: Greeting, reply: Reply) -> None:
         return
     pi = t.loop.pi
     t.set(pi=PiFacts(pi.pid, pi.version, True, clear_queue=reply.success, settles=reply.success, argv=pi.argv))
-    flow.prepare(t)
+    flow.next_iteration(t)
 
 
 def _first_answer(t: Turn, reply: Reply) -> None:
@@ -84,10 +84,16 @@ def late(t: Turn, phase: Greeting) -> None:
 
 
 def exited(t: Turn, event: PiExited) -> None:
-    """pi ended before it could be used. The first time that is a wrong set-up, and trying again would not help."""
+    """pi ended before it could be used. By itself that is a wrong set-up, unless it has worked under this runner:
+    trying again would not help. Who was killed gets another chance."""
     t.set(pi=None)
+    asked = flow.requested_end(t)
     why = f"pi ended before its first answer ({exit_text(event)})"
-    if t.loop.ever_answered or t.loop.stats["iterations"] > 0:
+    # What we end ourselves because it hangs does not end `natural`; without a code it was the guard that died.
+    killed = event.code is None or (event.code < 0 and event.method == "natural")
+    if asked is not None:
+        t.end(asked)
+    elif killed or t.loop.ever_answered:
         flow.restart(t, why)
     else:
         t.end(Verdict("error", "crash", why))

@@ -175,9 +175,12 @@ class StreamActivity:
 
 @dataclass(frozen=True, slots=True)
 class LogBlocked:
-    """The event log cannot be written; pi is held back until it can. `errno` as in OSError."""
+    """The event log cannot be written; pi is held back until it can."""
 
-    errno: int
+    error: str
+    """What the system says."""
+    is_full: bool
+    """There may be room again; any other failure stays."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,8 @@ def came(t: Turn, command: CommandCame) -> None:
         _resume(t, command.id)
         return
     verb = cast(Literal["stop", "abort", "pause"], command.verb)
+    if any(known.id == command.id for known in t.loop.orders):
+        return  # a stop that came without room for its receipt, and now with it
     order = Order(command.id, verb, command.body.get("then", "continue"))
     t.set(orders=(*t.loop.orders, order))
     if order.verb == "stop":
@@ -76,13 +78,13 @@ def _stop(t: Turn, now: bool) -> None:
         verdict = flow.requested_end(t)
         assert verdict is not None
         t.end(verdict)
-    elif now:
-        _cut(t)
+    elif now or t.loop.blocked_since is not None:
+        cut(t)
 
 
 def _abort(t: Turn, order: Order) -> None:
     if isinstance(t.loop.phase, Running | Verifying):
-        _cut(t)
+        cut(t)
     elif not _between(t):
         return
     elif order.then == "stop":
@@ -94,7 +96,7 @@ def _abort(t: Turn, order: Order) -> None:
         t.receipt(order, "delivered", "there was no run to abort")
 
 
-def _cut(t: Turn) -> None:
+def cut(t: Turn) -> None:
     """Ends the run, or the verification, that is under way."""
     if isinstance(t.loop.phase, Running):
         stops = flow.requested_end(t) is not None

@@ -32,6 +32,7 @@ from ralph_runner.core.turn import Turn
 
 ABORT_MS = 5_000
 """A tool or dialog that ignores the signal keeps an abort from ever being answered."""
+HELD_ABORT_MS = 1_000
 NUDGE_MS = 5_000
 EXPECT_MS = 5_000
 """How long an announced agent_start may take (after an old pi's compaction)."""
@@ -200,7 +201,9 @@ def end_run(t: Turn, why: Ending) -> None:
     if t.loop.pi is not None and t.loop.pi.clear_queue:
         t.send("clear_queue")
     t.send("abort")
-    t.go(Running(replace(phase.run, ending=why, end_deadline=t.now.mono + ABORT_MS, nudge_deadline=None)))
+    # A pi that is held can't tell that it obeyed.
+    patience = ABORT_MS if t.loop.blocked_since is None else HELD_ABORT_MS
+    t.go(Running(replace(phase.run, ending=why, end_deadline=t.now.mono + patience, nudge_deadline=None)))
 
 
 def deadlines(t: Turn, run: Run) -> list[int]:
@@ -239,7 +242,7 @@ def tick(t: Turn, phase: Running) -> None:
         return
     if run.ending is not None:
         if run.end_deadline is not None and mono >= run.end_deadline and not run.killed:
-            t.notice("warning", f"pi did not end within {ABORT_MS // 1000} s of an abort; killing it")
+            t.notice("warning", "pi did not end in time after an abort; killing it")
             _kill(t, run)
         return
     if run.nudge_deadline is not None and mono >= run.nudge_deadline:

@@ -6,7 +6,7 @@ call with a Tick at the latest. The same inputs always give the same effects, so
 
 from typing import TypeAlias
 
-from ralph_runner.core import boot, closing, flow, orders, running
+from ralph_runner.core import boot, closing, flow, orders, room, running
 from ralph_runner.core.effects import AnswerDialog, Effect, Save
 from ralph_runner.core.inputs import Dialog, LogBlocked, LogUnblocked, PiExited, PiInput, Reply
 from ralph_runner.core.reports import (
@@ -65,12 +65,10 @@ def step(loop: Loop, event: Input, now: Now) -> tuple[Loop, list[Effect]]:
             turn.do(AnswerDialog(event.id, given))
             how = "cancelled" if "cancelled" in given else "answered by --ui-answers"
             turn.notice("info", f"an extension's dialog was {how}: {event.title[:200]!r}")
-        case LogBlocked(errno):
-            turn.set(error=f"events.jsonl cannot be written (errno {errno}: disk full?); pi is held until it can")
-            turn.do(Save())
+        case LogBlocked():
+            room.blocked(turn, event)
         case LogUnblocked():
-            turn.set(error=None)
-            turn.do(Save())
+            room.unblocked(turn)
         case _:
             _phase(turn, event)
     return turn.loop, turn.effects
@@ -88,10 +86,12 @@ def answer(loop: Loop, dialog: Dialog) -> dict[str, str | bool]:
 
 def next_deadline(loop: Loop) -> int | None:
     """Monotonic milliseconds at which a Tick is due; None: only an input can change anything."""
-    phase = loop.phase
+    phase, turn = loop.phase, Turn(loop, Now(loop.last_mono, 0))
     match phase:
+        case _ if room.pauses(turn):
+            found = []
         case Running(run):
-            found = running.deadlines(Turn(loop, Now(loop.last_mono, 0)), run)
+            found = running.deadlines(turn, run)
         case Greeting() | Preparing() | Closing():
             found = [] if isinstance(phase, Closing) and phase.stats is not None else [phase.deadline]
         case Waiting():
@@ -113,6 +113,8 @@ def _pass_time(t: Turn) -> None:
 def _tick(t: Turn) -> None:
     phase, mono = t.loop.phase, t.now.mono
     match phase:
+        case _ if room.pauses(t):
+            pass
         case Running():
             running.tick(t, phase)
         case Greeting() if mono >= phase.deadline:
@@ -130,6 +132,8 @@ def _tick(t: Turn) -> None:
 def _phase(t: Turn, event: Input) -> None:
     """Inputs that mean something in one phase; elsewhere they are late and change nothing, but pi's end does."""
     phase = t.loop.phase
+    if isinstance(event, PiExited):
+        t.set(blocked_since=None)  # nobody is held any more, and nobody tells
     match phase, event:
         case Spawning(), PiSpawned():
             boot.spawned(t, event)
@@ -137,7 +141,7 @@ def _phase(t: Turn, event: Input) -> None:
             t.end(Verdict("error", "crash", message))
         case Greeting(), Reply():
             boot.answered(t, phase, event)
-        case Greeting(), PiExited():
+        case Spawning() | Greeting(), PiExited():
             boot.exited(t, event)
         case Preparing(), Reply() | TaskRead() | WorkMeasured():
             flow.prepared(t, phase, event)

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from ralph_rpc.files.reserve import lacks_room
 from ralph_runner.core.inputs import LogBlocked, LogUnblocked, PiInput, Reply, StreamActivity
 from ralph_runner.pi.framing import Log, Recorder
 from ralph_runner.pi.process import Exit
@@ -248,11 +249,14 @@ class _Reader(threading.Thread):
         self._wake_read, self._wake_write = os.pipe()
         self._done = asyncio.Event()
         self.stopping = threading.Event()
+        self.blocked = False  # held by the log: to wait for the rest of pi's output would be in vain
 
     async def stop(self) -> None:
         """Take what pi's pipe still holds, at most for DRAIN_S, and end. pi's tree must be gone."""
         os.write(self._wake_write, b"x")
         for _ in range(2):
+            if self.blocked:
+                self.stopping.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DRAIN_S):
                     await self._done.wait()
@@ -334,18 +338,18 @@ class _PatientLog:
         self._patiently(self._log.abandon_line)
 
     def _patiently(self, write: Callable[[], T]) -> T:
-        blocked = False
         while True:
             try:
                 result = write()
             except OSError as error:
                 if self._reader.stopping.is_set():
                     raise
-                if not blocked:
-                    self._reader.deliver([LogBlocked(error.errno or 0)])
-                    blocked = True
+                if not self._reader.blocked:
+                    self._reader.deliver([LogBlocked(error.strerror or str(error), lacks_room(error))])
+                    self._reader.blocked = True
                 self._reader.stopping.wait(LOG_RETRY_S)
             else:
-                if blocked:
+                if self._reader.blocked:
+                    self._reader.blocked = False
                     self._reader.deliver([LogUnblocked()])
                 return result

@@ -1,31 +1,47 @@
 """Writes state.json and the registry entry from a thread of its own, so that a slow disk never delays an event.
 
-The event loop hands over whole values; only the newest of each is written. A write that fails leaves the old file
-as it was, is reported once, and is tried again with the next value. If the machine dies here the files are old or
-new, never torn, and at most one transition behind the journal and the events.
+The event loop hands over whole values; only the newest of each is written. Where the disk is full the reserve is
+given up, and the state is tried again until it is written; any other failure of state.json is handed to `on_failure`,
+in this thread. The registry is only information: its failures are noted. If the machine dies here the files are old
+or new, never torn, and at most one transition behind the journal and the events.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from ralph_rpc.files import records, registry
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.files.reserve import Reserve, lacks_room
 from ralph_rpc.model.registry import RegistryEntry
 from ralph_rpc.model.state import State
+
+RETRY_S = 1.0
+LAST_TRY_S = 2.0
+"""How long a runner that ends tries to write its last state."""
 
 
 class Saver:
     """`put` from any thread; `close` writes what is left and ends the thread."""
 
-    def __init__(self, paths: LoopPaths, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        paths: LoopPaths,
+        note: Callable[[str], None],
+        reserve: Reserve,
+        on_failure: Callable[[OSError], None],
+    ) -> None:
         self._paths = paths
         self._note = note
+        self._reserve = reserve
+        self._on_failure = on_failure
         self._state: State | None = None
         self._entry: RegistryEntry | None = None
+        self._retry = False
         self._changed = threading.Condition()
-        self._closing = False
-        self._trouble = False
+        self._closing: float | None = None
+        self._trouble = ""
         self.entry_path: Path | None = None
         self._thread = threading.Thread(target=self._work, name="saver", daemon=True)
         self._thread.start()
@@ -39,30 +55,45 @@ class Saver:
 
     def close(self) -> None:
         with self._changed:
-            self._closing = True
+            self._closing = self._closing or time.monotonic()
             self._changed.notify()
         self._thread.join(30)
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                while self._state is None and self._entry is None and not self._closing:
+                if self._retry:
+                    self._changed.wait(RETRY_S)
+                while self._state is None and self._entry is None and self._closing is None:
                     self._changed.wait()
                 state, entry = self._state, self._entry
                 self._state = self._entry = None
                 if state is None and entry is None:
                     return
-            self._write(state, entry)
-
-    def _write(self, state: State | None, entry: RegistryEntry | None) -> None:
-        try:
-            if state is not None:
-                records.write_state(self._paths, state)
+                last = self._closing is not None and time.monotonic() - self._closing > LAST_TRY_S
+            self._retry = state is not None and not self._write_state(state) and not last
+            if self._retry:
+                with self._changed:
+                    self._state = self._state or state
             if entry is not None:
-                self.entry_path = registry.publish(self.entry_path, entry)
+                self._publish(entry)
+
+    def _write_state(self, state: State) -> bool:
+        """False where it may succeed later."""
+        try:
+            records.write_state(self._paths, state)
+        except OSError as error:
+            if lacks_room(error):
+                return self._reserve.give() and self._write_state(state)
+            self._on_failure(error)
+        return True
+
+    def _publish(self, entry: RegistryEntry) -> None:
+        try:
+            self.entry_path = registry.publish(self.entry_path, entry)
         except OSError as error:
             if not self._trouble:
-                self._note(f"cannot write {error.filename or 'state.json'}: {error.strerror}; trying again")
-            self._trouble = True
+                self._note(f"cannot write {error.filename or 'the registry'}: {error.strerror}; trying again")
+            self._trouble = str(error)
         else:
-            self._trouble = False
+            self._trouble = ""

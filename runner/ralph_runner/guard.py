@@ -33,6 +33,8 @@ ORPHAN_GRACE_S = 1.0
 """The same when the runner has died."""
 SWEEP_TERM_S = 2.0
 """From the sweep's SIGTERM to its SIGKILL."""
+ORPHAN_SWEEP_TERM_S = 1.0
+"""The same when the runner or the guard has died: whichever is killed, nothing lives for 3 s after it."""
 SWEEP_KILL_S = 10.0
 """After so long something cannot be killed (it hangs in the kernel, or runs as another user): give up."""
 
@@ -91,8 +93,9 @@ def sweep(
     spare: Callable[[dict[int, Process]], Collection[int]],
     reap: Callable[[dict[int, Process]], bool],
     told: Iterable[tuple[int, int]] = (),
+    term_s: float = SWEEP_TERM_S,
 ) -> bool:
-    """End every descendant of this process: SIGTERM, SWEEP_TERM_S later SIGKILL, again and again.
+    """End every descendant of this process: SIGTERM, `term_s` later SIGKILL, again and again.
 
     `spare` gets each process table and returns the pids to leave alone, their descendants included. `reap` gets
     the descendants just seen, collects the dead and tells whether nothing is left. `told` are the (pid, start)
@@ -100,7 +103,7 @@ def sweep(
     """
     me, my_group = os.getpid(), os.getpgrp()
     told = set(told)
-    kill_at = time.monotonic() + SWEEP_TERM_S
+    kill_at = time.monotonic() + term_s
     give_up_at = kill_at + SWEEP_KILL_S
     while (now := time.monotonic()) < give_up_at:
         table = processes()
@@ -226,7 +229,8 @@ class Guard:
         if alive and not self.termed:
             self.terminate(0)
         if not self.reap({}):
-            sweep(lambda _: (), self.reap, [(self.pid, self.start)] if alive else ())
+            told = [(self.pid, self.start)] if alive else []
+            sweep(lambda _: (), self.reap, told, ORPHAN_SWEEP_TERM_S if self.lifeline < 0 else SWEEP_TERM_S)
         code = -signal.SIGKILL if self.code is None else self.code
         if alive and code == -signal.SIGKILL:
             method = "sigkill"

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from ralph_rpc.files import locks
 from ralph_runner import guard
-from ralph_runner.pi.process import Guarded, become_subreaper
+from ralph_runner import guard
+from ralph_runner.pi.process import Guarded
 
 
 def zombies() -> int:
@@ -28,7 +29,7 @@ def helper(seconds: str) -> "subprocess.Popen[bytes]":
 
 
 async def main() -> None:
-    become_subreaper()
+    guard.become_subreaper()
     lock = locks.acquire(Path(sys.argv[1])) if sys.argv[1] else None
     running: list[Guarded] = []
     helpers: list[subprocess.Popen[bytes]] = []

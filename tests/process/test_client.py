@@ -368,7 +368,7 @@ def test_a_full_disk_holds_pi_back_and_loses_nothing(
             await talk.ask("get_state")
             disks[0].space = False
             talk.client.send("prompt", message="go")
-            assert await talk.until(LogBlocked) == LogBlocked(errno.ENOSPC)
+            assert await talk.until(LogBlocked) == LogBlocked("no space", is_full=True)
             assert sum(isinstance(one, Reply) for one in talk.inputs) == 1
             disks[0].space = True
             await talk.until(Settled)

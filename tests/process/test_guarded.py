@@ -16,7 +16,7 @@ import pytest
 from ralph_rpc.files import identity
 from ralph_runner import guard
 from ralph_runner.pi.process import Exit, Guarded
-from tests.process.trees import KINDS, is_gone, new_token, nothing_of, survivors, until
+from tests.process.trees import is_gone, new_token, nothing_of, survivors
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
 
@@ -163,66 +163,6 @@ def test_a_stopped_program_is_woken_to_get_its_sigterm(token: str) -> None:
             program.terminate()
             assert await ended(program) == Exit(-signal.SIGTERM, "sigterm")
             assert time.monotonic() - before < guard.TERM_GRACE_S
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_a_program_leaves_behind_ends_with_it(kind: str, token: str) -> None:
-    code = KINDS[kind].replace("TOKEN", token)
-    assert run_sh(f"{code}\nsleep 0.2; exit 0") == Exit(0, "natural")
-    assert not survivors(token)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_kill_ends_every_kind_of_descendant(kind: str, token: str) -> None:
-    code = KINDS[kind].replace("TOKEN", token)
-
-    async def run() -> None:
-        async with guarded("sh", "-c", f"{code}\necho ready; sleep {token}") as program:
-            await word(program)
-            assert len(survivors(token)) >= 3  # guard, program, descendant
-            program.kill()
-            assert await ended(program) == Exit(-signal.SIGTERM, "sigterm")
-
-    asyncio.run(run())
-    assert not survivors(token)
-
-
-FORK_CHAIN = """
-import os, signal, sys
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-if os.fork():
-    signal.pause()
-while True:
-    if os.fork(): os._exit(0)
-    if sys.argv[1] == "setsid": os.setsid()
-"""
-
-
-@pytest.mark.parametrize("session", ["same", "setsid"])
-def test_a_chain_of_forks_that_never_rests_is_ended(session: str, token: str) -> None:
-    async def run() -> None:
-        async with guarded(sys.executable, "-S", "-c", FORK_CHAIN, session, token) as program:
-            until(lambda: len(survivors(token)) >= 3, "the chain runs")
-            program.kill()
-            assert await ended(program) == Exit(-signal.SIGKILL, "sigkill")
-
-    asyncio.run(run())
-    assert not survivors(token)
-
-
-def test_the_end_of_stdout_comes_once_the_tree_is_gone_though_a_grandchild_held_it(token: str) -> None:
-    async def run() -> None:
-        async with guarded(
-            "sh", "-c", f"setsid sh -c 'trap \"\" TERM; sleep {token}' & echo last; exit 0"
-        ) as p:
-            heard = b""
-            while data := await asyncio.to_thread(os.read, p.stdout_fd, 4096):
-                heard += data
-            assert heard == b"last\n"
-            assert not [command for command in survivors(token).values() if "guard.py" not in command]
-            assert await ended(p) == Exit(0, "natural")
 
     asyncio.run(run())
 

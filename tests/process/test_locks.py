@@ -31,25 +31,6 @@ def test_a_second_acquire_gets_nothing_until_the_first_is_released(tmp_path: Pat
     assert path.exists()
 
 
-def test_of_twelve_that_try_at_once_one_wins(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    start = threading.Barrier(12)
-    won: list[Lock] = []
-
-    def compete() -> None:
-        start.wait()
-        if lock := locks.acquire(path, patience_s=0.1):
-            won.append(lock)
-
-    threads = [threading.Thread(target=compete) for _ in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(won) == 1
-    won[0].release()
-
-
 def test_a_viewer_that_keeps_looking_does_not_keep_a_starter_out(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     path.touch()
@@ -77,15 +58,6 @@ def test_a_lock_file_is_the_owners_alone_and_not_inherited_unasked(tmp_path: Pat
             assert not os.get_inheritable(lock.fd)
     finally:
         os.umask(old)
-
-
-def test_a_lock_whose_file_was_replaced_is_no_longer_intact(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    with taken(path) as lock:
-        path.unlink()
-        assert not lock.is_intact()
-        path.touch()
-        assert not lock.is_intact()
 
 
 def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:

@@ -1,10 +1,7 @@
 """The whole program on a fake pi: what a real one does too rarely, too slowly or never."""
 
-import json
 import os
-import resource
 import signal
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +27,6 @@ def test_a_loop_runs_to_its_limit(tmp_path: Path, generation: str) -> None:
     assert rig.registry() == [] and rig.of_mine() == {}
 
 
-def test_a_line_of_64_mib_passes_whole(tmp_path: Path) -> None:
-    rig = fake_rig(tmp_path, [[{"tool": "bash", "bytes": 64 << 20}, f"seen\n{MARKER}"]])
-    rig.start()
-    assert rig.wait_end()["status"] == "completed"
-    assert any(len(json.dumps(e)) > 64 << 20 for e in rig.of("tool_execution_end"))
-
-
-def test_lines_that_are_no_json_are_kept_and_change_nothing(tmp_path: Path) -> None:
-    noise = [{"raw": raw} for raw in ("null", "[1]", "{torn", "plain text", '{"type":"from the future"}', "\u2028")]
-    rig = fake_rig(tmp_path, [[*noise, f"fine\n{MARKER}"]])
-    rig.start()
-    assert rig.wait_end()["status"] == "completed"
-    assert [e["raw"] for e in rig.of("ralph_unparsed")] == ["null", "[1]", "{torn", "plain text", "\u2028"]
-    assert rig.of("from the future")
-
-
 @pytest.mark.parametrize("command", ["prompt", "get_session_stats", "clear_queue", "steer"])
 def test_a_request_that_is_refused_does_not_hang_the_loop(tmp_path: Path, command: str) -> None:
     script = {"prompts": [[{"wait": 0.3}, "answer"]], "commands": {command: {"refuse": "not today", "times": 1}}}
@@ -66,13 +47,6 @@ def test_an_answer_that_comes_twice_is_taken_once(tmp_path: Path, command: str) 
     assert outcomes(rig) == ["ok", "ok"]
 
 
-def test_a_pi_that_ends_at_start_is_an_error_of_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    rig = fake_rig(tmp_path, {"start": {"stderr": "Error: Unknown provider: nope", "exit": 1}})
-    done = rig.start(check=5)
-    assert done.stderr.count("\n") == 1 and "Unknown provider: nope" in done.stderr
-    assert not rig.paths.dir.exists() and rig.registry() == []
-
-
 @pytest.mark.parametrize("end", [{"exit": 3}, {"torn": '{"type":"message_up'}])
 def test_a_pi_that_ends_in_the_middle_is_replaced(tmp_path: Path, end: dict[str, Any]) -> None:
     rig = fake_rig(tmp_path, [["begun", end], f"again\n{MARKER}"])
@@ -89,15 +63,6 @@ def test_a_deaf_pi_is_killed_when_it_is_to_stop(tmp_path: Path) -> None:
     state = rig.wait_end()
     assert (state["status"], state["stopReason"]) == ("stopped", "stop")
     assert rig.of("ralph_pi_exit")[-1]["terminationMethod"] in ("sigterm", "sigkill")
-
-
-def test_a_flood_of_events_loses_nothing(tmp_path: Path) -> None:
-    rig = fake_rig(tmp_path, [[{"reply": "flood", "deltas": 20_000}]])
-    rig.start("-n", "1", "--log-size", "1M", "--log-keep", "50")
-    rig.wait_end()
-    told = [e["assistantMessageEvent"].get("delta") for e in rig.of("message_update")]
-    assert [d for d in told if d and d.startswith("tok")] == [f"tok{i} " for i in range(20_000)]
-    assert len(list(rig.paths.dir.glob("events.jsonl.*"))) > 2
 
 
 def test_a_hostile_inbox_is_rejected_with_reasons_and_the_loop_goes_on(tmp_path: Path) -> None:
@@ -135,49 +100,11 @@ def test_a_stale_stop_is_set_aside_by_a_fresh_start_and_a_message_is_not(tmp_pat
     assert any(rig.project.glob(".ralph/.archive/x-*/state.json"))
 
 
-def test_a_stop_that_a_killed_runner_had_taken_is_honoured(tmp_path: Path) -> None:
-    rig = fake_rig(tmp_path, [["hello", {"hang": True}], "never"])
-    rig.start()
-    rig.drop("stop.json")
-    rig.wait_event("ralph_command", command="stop", state="accepted")
-    runner, _, _ = rig.pids()
-    rig.kill(runner)
-    wait_for("its end", lambda: not alive(runner))
-    rig.run("resume", "x", check=None)
-    state = rig.wait_end()
-    assert (state["status"], state["stopReason"]) == ("stopped", "stop")
-    assert outcomes(rig) == ["crashed"]
-
-
-def test_two_starts_at_once_give_one_loop(tmp_path: Path) -> None:
-    rig = fake_rig(tmp_path, [["hello", {"hang": True}]])
-    codes: list[int] = []
-
-    def start() -> None:
-        codes.append(rig.start(check=None).returncode)
-
-    threads = [threading.Thread(target=start) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(codes) == [0, 4, 4, 4], codes
-    assert len(rig.of("ralph_loop_start")) == 1
-    rig.run("kill", "x")
-
-
-def test_a_deleted_folder_ends_the_loop(tmp_path: Path) -> None:
-    rig = fake_rig(tmp_path, [["hello", {"hang": True}]])
-    rig.start()
-    runner, guard, pi = rig.pids()
-    rig.paths.dir.rename(tmp_path / "gone")
-    wait_for("the end of all three", lambda: not (alive(runner) or alive(guard) or alive(pi)))
-
-
 def test_a_task_file_that_turns_unreadable_ends_the_loop_with_one_line(tmp_path: Path) -> None:
-    rig = fake_rig(tmp_path, [["hello", {"wait": 0.5}, "more"]])
+    rig = fake_rig(tmp_path, [["hello", GATE, "more"]])
     rig.start()
     rig.paths.task.write_bytes(b"\xff\xfe\x00")
+    (rig.project / "go").touch()
     state = rig.wait_end()
     assert (state["status"], state["stopReason"]) == ("error", "blocked")
     assert "not UTF-8" in state["error"]
@@ -230,22 +157,6 @@ def test_folders_are_private_under_any_umask(tmp_path: Path, mask: int) -> None:
         assert path.stat().st_mode & 0o777 == want, path
     # What the agent makes is the user's, under the user's umask.
     assert (rig.project / "made").stat().st_mode & 0o777 == 0o666 & ~mask
-
-
-def test_a_command_that_comes_while_nothing_can_be_written_is_taken_when_there_is_room_again(tmp_path: Path) -> None:
-    rig = fake_rig(tmp_path, [["hello", GATE, "on", "and on"]])
-    rig.start("-n", "1")
-    runner, _, _ = rig.pids()
-    # Stands in for a full disk, and meets the runner alone.
-    resource.prlimit(runner, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
-    rig.drop("steer.json", '{"id": "s", "message": "while it is full"}')
-    wait_for("the claim", lambda: list(rig.paths.inbox.glob(".claimed-*")))
-    assert rig.steps("s") == []
-    resource.prlimit(runner, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    rig.wait_step("s", "queued")
-    (rig.project / "go").touch()
-    assert rig.wait_end()["status"] == "stopped"
-    assert rig.steps("s") == ["accepted", "queued", "delivered"]
 
 
 def test_every_file_meets_its_schema(tmp_path: Path) -> None:

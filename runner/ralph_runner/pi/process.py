@@ -11,27 +11,20 @@ import asyncio
 import contextlib
 import errno
 import os
-import socket
 import subprocess
-import sys
-import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 from ralph_rpc.files import identity
 from ralph_runner import guard
+from ralph_runner.pi.spawn import Spawned, guards, spawn, spawning
 
 Method = Literal["natural", "eof", "sigterm", "sigkill"]
 
 KILL_PATIENCE_S = guard.SWEEP_TERM_S + guard.SWEEP_KILL_S + 3.0
 """A guard that has not answered `kill` by then (stopped, say) is killed itself, and the runner sweeps."""
 _REAP_POLL_S = 0.005
-
-_guards: set[int] = set()
-_spawning = threading.Lock()
-"""Held while a guard exists that is not in `_guards` yet; a sweep in another thread waits for it."""
 
 
 class Exit(NamedTuple):
@@ -41,11 +34,6 @@ class Exit(NamedTuple):
     method: Method
 
 
-def become_subreaper() -> None:
-    """Let the runner inherit the tree of a guard that is killed. Called once, before the first spawn."""
-    guard.become_subreaper()
-
-
 class Guarded:
     """A running program whose whole tree ends with it.
 
@@ -53,9 +41,8 @@ class Guarded:
     (non-blocking write end), and calls `close()` after `wait()`. An fd that was not asked for is -1.
     """
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], lifeline: socket.socket, fds: tuple[int, int, int]
-    ) -> None:
+    def __init__(self, spawned: Spawned) -> None:
+        process, lifeline, fds = spawned
         self._process = process
         self._lifeline = lifeline
         self._last_resort: asyncio.TimerHandle | None = None
@@ -78,18 +65,17 @@ class Guarded:
         stdin: int = subprocess.PIPE,
         stderr: int = subprocess.PIPE,
     ) -> "Guarded":
-        """Start `argv` under a guard that keeps `tree_lock` (an fd) open as long as anything of the tree lives.
+        """`spawn.spawn`, with these arguments, and `started`."""
+        return await cls(spawn(argv, cwd=cwd, env=env, tree_lock=tree_lock, stdin=stdin, stderr=stderr)).started(argv[0])
 
-        `stdin` may also be DEVNULL, `stderr` STDOUT (subprocess's constants). Raises OSError if `cwd` is missing
-        or the program cannot be executed; then nothing is left behind.
-        """
-        self = cls(*_launch(argv, cwd, env, tree_lock, stdin, stderr))
+    async def started(self, program: str) -> "Guarded":
+        """Wait until the program runs. Raises OSError if it cannot be executed; then nothing is left behind."""
         try:
             await asyncio.shield(self._started)
         except OSError as error:
             self.close()
             await self.wait()
-            error.filename = argv[0]
+            error.filename = program
             raise
         except asyncio.CancelledError:
             self.kill()
@@ -147,11 +133,12 @@ class Guarded:
             self._lifeline.close()
         while self._process.poll() is None:
             await asyncio.sleep(_REAP_POLL_S)
-        _guards.discard(self.guard_pid)
+        guards.discard(self.guard_pid)
         if self._last_resort is not None:
             self._last_resort.cancel()
         if ended is None:
-            await asyncio.to_thread(guard.sweep, _not_orphaned, _reap)
+            term_s = guard.ORPHAN_SWEEP_TERM_S
+            await asyncio.to_thread(guard.sweep, _not_orphaned, _reap, term_s=term_s)
             ended = Exit(None, "sigkill")
         if not self._started.done():
             self._started.set_exception(OSError(errno.ECHILD, "the guard was ended before it started"))
@@ -176,53 +163,12 @@ class Guarded:
             self._lifeline.send(command)
 
 
-def _launch(
-    argv: Sequence[str], cwd: Path, env: Mapping[str, str], tree_lock: int | None, stdin: int, stderr: int
-) -> tuple[subprocess.Popen[bytes], socket.socket, tuple[int, int, int]]:
-    # Blocks for one exec: a thread would cost more, and a sweep may have to wait for it.
-    theirs, ours = ExitStack(), ExitStack()
-    with theirs, ours:
-        for_stdin, stdin_fd = _pipe(theirs, ours, write=True) if stdin == subprocess.PIPE else (stdin, -1)
-        for_stdout, stdout_fd = _pipe(theirs, ours)
-        for_stderr, stderr_fd = _pipe(theirs, ours) if stderr == subprocess.PIPE else (stderr, -1)
-        lifeline, guards_end = socket.socketpair()
-        ours.callback(lifeline.close)
-        theirs.callback(guards_end.close)
-        lifeline.setblocking(False)
-        if stdin_fd >= 0:
-            os.set_blocking(stdin_fd, False)
-        passed = [guards_end.fileno()] if tree_lock is None else [guards_end.fileno(), tree_lock]
-        fds = [str(passed[0]), "-1" if tree_lock is None else str(tree_lock)]
-        with _spawning:
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-S", guard.__file__, *fds, "--", *argv],
-                stdin=for_stdin,
-                stdout=for_stdout,
-                stderr=for_stderr,
-                pass_fds=passed,
-                cwd=cwd,
-                env=env,
-                start_new_session=True,
-            )
-            _guards.add(process.pid)
-        ours.pop_all()
-    return process, lifeline, (stdin_fd, stdout_fd, stderr_fd)
-
-
-def _pipe(theirs: ExitStack, ours: ExitStack, *, write: bool = False) -> tuple[int, int]:
-    reading, writing = os.pipe()
-    their_end, our_end = (reading, writing) if write else (writing, reading)
-    theirs.callback(os.close, their_end)
-    ours.callback(os.close, our_end)
-    return their_end, our_end
-
-
 def _not_orphaned(table: dict[int, guard.Process]) -> set[int]:
     # Living guards, and the runner's own helpers (git, say): they never left its session.
-    with _spawning:
-        guards = set(_guards)
+    with spawning:
+        living = set(guards)
     me, session = os.getpid(), os.getsid(0)
-    return guards | {pid for pid, p in table.items() if p.parent == me and p.session == session}
+    return living | {pid for pid, p in table.items() if p.parent == me and p.session == session}
 
 
 def _reap(left: dict[int, guard.Process]) -> bool:

@@ -16,14 +16,13 @@ from pathlib import Path
 from ralph_rpc.files import identity, locks
 from ralph_rpc.files.paths import LoopPaths
 from ralph_runner import guard
+from ralph_runner.shell.marked import Known, look
 
 TERM_S = 2.0
 """From SIGTERM to SIGKILL."""
 GIVE_UP_S = 10.0
 """What does not die of SIGKILL for so long hangs in the kernel; the loop starts nonetheless."""
 _POLL_S = 0.05
-
-_Known = tuple[int, float]
 
 
 def sweep_orphans(
@@ -39,31 +38,63 @@ def sweep_orphans(
     while locks.is_held(LoopPaths(loop_dir).tree_lock) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
 
-    mark = b"RALPH_LOOP_DIR=" + os.fsencode(loop_dir)
-    here = identity.boot_id()
-    # What is found stays found: when its parent dies, it is nobody's descendant any more.
-    found = {(pid, start) for pid, start in recorded if pid and start and identity.is_same(pid, start, boot)}
-    told: dict[_Known, float] = {}
-    give_up_at = time.monotonic() + TERM_S + GIVE_UP_S
-    while (now := time.monotonic()) < give_up_at:
-        table = guard.processes()
-        spared = _own_line(table)
-        found |= _marked(mark)
-        roots = {pid for pid, start in found if identity.is_same(pid, start, here)} - spared
-        below = guard.descendants(table, roots, spared)
-        found |= {(pid, _start(pid, process)) for pid, process in below.items()}
-        left = [known for known in found if known[0] not in spared and identity.is_same(*known, here)]
-        if not left:
+    found = {
+        (pid, start)
+        for pid, start in recorded
+        if pid and start and identity.is_same(pid, start, boot) and identity.is_background(pid)
+    }
+    sweep = _Sweep(b"RALPH_LOOP_DIR=" + os.fsencode(loop_dir), found)
+    kill_at = time.monotonic() + TERM_S
+    while (now := time.monotonic()) < kill_at + GIVE_UP_S:
+        if not sweep.round(kill=now >= kill_at):
             break
-        for known in left:
-            if known not in told:
-                told[known] = now
-                identity.signal_same(*known, here, signal.SIGTERM)
-                identity.signal_same(*known, here, signal.SIGCONT)
-            elif now - told[known] >= TERM_S:
-                identity.signal_same(*known, here, signal.SIGKILL)
-        time.sleep(_POLL_S)
-    return sorted(pid for pid, start in told if not identity.is_same(pid, start, here))
+        time.sleep(_POLL_S if now < kill_at else 0.001)
+    return sorted({pid for pid, start in sweep.told if not identity.is_same(pid, start, sweep.boot)})
+
+
+class _Sweep:
+    """What is known of the orphans from one round to the next."""
+
+    def __init__(self, mark: bytes, found: set[Known]) -> None:
+        self.mark = mark
+        self.found = found
+        """What is found stays found: when its parent dies, it is nobody's descendant any more."""
+        self.told: set[Known] = set()
+        self.boot = identity.boot_id()
+        self.spared = _own_line(guard.processes())
+        self.forks = False
+        """They fork while they are being ended."""
+
+    def round(self, *, kill: bool) -> bool:
+        """Signal all that is there; False when nothing is left."""
+        seen: set[Known] = set()
+
+        def meet(known: Known) -> None:
+            if known[0] not in self.spared:
+                seen.add(known)
+                if kill:  # at once: in a chain of forks the next moment belongs to another process
+                    self._end(known, kill=True)
+
+        was_whole = look(self.mark, meet)
+        self.forks = self.forks or bool(self.told and seen - self.told)
+        table = guard.processes()
+        roots = {pid for pid, start in self.found | seen if pid in table and _start(pid, table[pid]) == start}
+        below = guard.descendants(table, roots - self.spared, self.spared)
+        found = self.found | seen | {(pid, _start(pid, process)) for pid, process in below.items()}
+        self.found = {one for one in found if one[0] not in self.spared and identity.is_same(*one, self.boot)}
+        for known in self.found:
+            self._end(known, kill=kill)
+        # Where there is no end of forking, a chain of ours may have got by; but it may be somebody else's.
+        return bool(self.found or seen) or (not was_whole and (self.forks or not kill))
+
+    def _end(self, known: Known, *, kill: bool) -> None:
+        """SIGTERM once, or SIGKILL as often as it takes."""
+        if kill:
+            identity.signal_same(*known, self.boot, signal.SIGKILL)
+        elif known not in self.told:
+            identity.signal_same(*known, self.boot, signal.SIGTERM)
+            identity.signal_same(*known, self.boot, signal.SIGCONT)
+        self.told.add(known)
 
 
 def _own_line(table: dict[int, guard.Process]) -> set[int]:
@@ -77,36 +108,3 @@ def _own_line(table: dict[int, guard.Process]) -> set[int]:
 
 def _start(pid: int, process: guard.Process) -> float:
     return float(process.start) or identity.start_time(pid) or 0.0
-
-
-def _marked(mark: bytes) -> set[_Known]:
-    known: set[_Known] = set()
-    if not Path("/proc/self/environ").exists():
-        return _marked_without_proc(os.fsdecode(mark))
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
-            continue
-        # The start time before the environment: if the pid changes hands between them, no signal is sent.
-        start = identity.start_time(int(entry.name))
-        try:
-            if start is None or entry.stat().st_uid != os.geteuid():
-                continue
-            if mark in Path(entry.path, "environ").read_bytes().split(b"\0"):
-                known.add((int(entry.name), start))
-        except OSError:  # gone, or it hides its environment
-            continue
-    return known
-
-
-def _marked_without_proc(mark: str) -> set[_Known]:
-    import psutil
-
-    name, _, value = mark.partition("=")
-    known: set[_Known] = set()
-    for process in psutil.process_iter():
-        try:
-            if process.uids().effective == os.geteuid() and process.environ().get(name) == value:
-                known.add((process.pid, process.create_time()))
-        except (psutil.Error, OSError):
-            continue
-    return known

@@ -8,18 +8,17 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from ralph_rpc import leftovers
-from ralph_rpc.clock import iso
+from ralph_rpc.clock import iso, up_ms
 from ralph_rpc.files import records
 from ralph_rpc.files.atomic import Unreadable
-from ralph_rpc.files.identity import boot_id
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.model.config import Config
 from ralph_rpc.model.iteration import Iteration
 from ralph_rpc.model.state import ENDED, State, Stats
 from ralph_runner.core.failures import TRANSIENT
+from ralph_runner.core.reports import Now
 from ralph_runner.core.snapshot import NO_STATS, new_loop, resumed_loop
 from ralph_runner.core.state import Loop
-from ralph_runner.shell.orphans import sweep_orphans
 
 
 @dataclass
@@ -36,21 +35,16 @@ class Recovered:
 
 
 def recover(paths: LoopPaths, config: Config, task_path: str, resume: bool, wall: int) -> Recovered:
-    """The core's first state. Raises OSError if orphans of the loop cannot be ended."""
+    """The core's first state. Processes of an earlier run are gone by now (takeover.py)."""
     notes: list[str] = []
     state = _read_state(paths, notes) if resume else None
-    recorded = [] if state is None else [
-        (state.get("piPid"), state.get("piStartTime")), (state.get("guardPid"), state.get("guardStartTime"))
-    ]  # fmt: skip
-    ended = sweep_orphans(paths.dir, recorded, state["bootId"] if state else boot_id())
-    if ended:
-        notes.append(f"ended {len(ended)} processes that an earlier run left behind")
     tmp = leftovers.temp_dir(paths) if resume else None
     if tmp is not None:
         leftovers.remove_tree(tmp)
     if not resume:
         return Recovered(new_loop(config, task_path), iso(wall), crashed=False, notes=notes)
     done = records.read_iterations(paths)
+    last = max((r["iteration"] for r in done), default=0)
     crashed = state is None or state["status"] not in ENDED
     lost = None
     if state is None:
@@ -58,13 +52,12 @@ def recover(paths: LoopPaths, config: Config, task_path: str, resume: bool, wall
             return Recovered(new_loop(config, task_path), iso(wall), crashed=True, notes=notes)
         state = cast(State, _rebuilt(done, wall))
         notes.append(f"state.json was unreadable; counters rebuilt from {len(done)} iteration records")
-    elif crashed and state["iteration"] > max((r["iteration"] for r in done), default=0):
+    elif (crashed or state["status"] == "error") and state["iteration"] > last:
         lost = _lost(state, done, wall)
         notes.append(f"iteration {lost['iteration']} ended with the runner")
     if crashed:
         state["stats"] = _sum([*done, lost] if lost else done)
-    last = max((r["iteration"] for r in done), default=0)
-    loop = resumed_loop(config, task_path, state, last, wall)
+    loop = resumed_loop(config, task_path, state, last, Now(up_ms(), wall))
     return Recovered(loop, state.get("startedAt") or iso(wall), crashed, lost, notes)
 
 
@@ -93,11 +86,14 @@ def _sum(done: list[Iteration]) -> Stats:
 
 
 def _lost(state: State, done: list[Iteration], wall: int) -> Iteration:
-    """The record of the iteration that was running; its figures are what state.json had counted of it."""
+    """The record of the iteration that was running when the runner was killed, or could write no more.
+
+    Its figures are what state.json had counted of it.
+    """
     had, known = state["stats"], _sum(done)
     return {
         "iteration": state["iteration"], "kind": "work", "outcome": "crashed",
-        "error": "the runner was killed in the middle of this iteration", "errorKind": "crash",
+        "error": state["error"] or "the runner was killed in the middle of this iteration", "errorKind": "crash",
         "startedAt": state["updatedAt"], "endedAt": iso(wall), "durationMs": 0,
         "turns": max(0, had["turns"] - known["turns"]), "toolCalls": max(0, had["toolCalls"] - known["toolCalls"]),
         "tokensIn": max(0, had["tokensIn"] - known["tokensIn"]),

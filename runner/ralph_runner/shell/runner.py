@@ -5,38 +5,39 @@ pi's trees, the files are as their writers left them, and `recover` finds the wa
 """
 
 import asyncio
-import contextlib
+import errno
 import os
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from ralph_rpc import git
 from ralph_rpc.clock import now_ms
-from ralph_rpc.files import identity, locks, records, registry
+from ralph_rpc.files import identity, locks, registry
 from ralph_rpc.files.eventlog import EventLog
 from ralph_rpc.files.inbox import Claimed, Inbox, Rejected
 from ralph_rpc.files.journal import CommandJournal
 from ralph_rpc.files.locks import Lock
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.files.reserve import Reserve, lacks_room
 from ralph_rpc.model.commands import JournalLine, Verb
 from ralph_rpc.model.config import Config
 from ralph_rpc.model.events import CommandStep
 from ralph_rpc.model.state import Worktree
 from ralph_runner.core.reports import Begin, Broken, CommandCame, Terminate, Tick
 from ralph_runner.core.snapshot import Facts
-from ralph_runner.pi.process import become_subreaper
 from ralph_runner.shell.perform import Performer, write_record
+from ralph_runner.shell.reassert import reassert
 from ralph_runner.shell.recover import Recovered, recover
 from ralph_runner.shell.saver import Saver
+from ralph_runner.shell.takeover import Takeover
 from ralph_runner.shell.watch import Watch
 
 HEARTBEAT_S = 5.0
 SCAN_S = 0.25
+WATCHED_SCAN_S = 1.0
+"""The safety scan where a watch wakes us: waking up is what an idle runner costs."""
 RETRY_S = 0.05
 SETTLE_S = 3.0
 SYNC_S = 1.0
@@ -45,73 +46,74 @@ SYNC_S = 1.0
 class Runner:
     """One run of one loop."""
 
-    def __init__(self, paths: LoopPaths, lock: Lock, config: Config, resume: bool, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, paths: LoopPaths, lock: Lock, config: Config, resume: bool, takeover: Takeover, note: Callable[[str], None]
+    ) -> None:
         self._paths, self._lock, self._config, self._resume, self._note = paths, lock, config, resume, note
+        self._takeover = takeover
+        self._reserve = Reserve(paths.reserve)
         self._synced = 0
+        self._unsaved = False
         self._inbox_trouble = ""
         worktree = config["worktree"]
         self._worktree: Worktree | None = (
             None if worktree is None else {"branch": worktree, "path": str(paths.worktree)}
         )
-        self._workdir = paths.project if worktree is None else git.project_in(paths.worktree, paths.project)
 
     async def run(self) -> int:
         """Until the loop has ended; the exit code: 0, or 1 where it ended in error."""
-        become_subreaper()
-        paths = self._paths
-        records.write_pid(paths, os.getpid())
-        found = await asyncio.to_thread(
-            recover, paths, self._config, self._task_path(), self._resume, now_ms()
-        )  # fmt: skip
-        tree_lock = await asyncio.to_thread(locks.acquire, paths.tree_lock, 15.0)
-        if tree_lock is None:
-            raise OSError(11, "processes of an earlier run still hold it", str(paths.tree_lock))
-        log = EventLog.open(paths.events, limit=self._config["logSize"], keep=self._config["logKeep"])
+        paths, hand = self._paths, self._takeover
+        found = recover(paths, self._config, self._task_path(), self._resume, now_ms())
+        if hand.ended:
+            found.notes.insert(0, f"ended {hand.ended} processes that an earlier run left behind")
+        log = EventLog.open(
+            paths.events, limit=self._config["logSize"], keep=self._config["logKeep"], reserve=self._reserve
+        )
         journal = CommandJournal.open(paths.commands)
-        saver = Saver(paths, self._note)
-        tmp = Path(tempfile.mkdtemp(prefix=f"ralph-{paths.name}-"))
+        loop = asyncio.get_running_loop()
+
+        def unsaved(error: OSError) -> None:
+            # For the last state of all there is no other place to say it.
+            self._note(f"cannot write state.json: {error}")
+            self._unsaved = True
+            loop.call_soon_threadsafe(performer.feed, _broken(error))
+
+        saver = Saver(paths, self._note, self._reserve, unsaved)
         facts = Facts(
             paths.name, str(paths.project), str(paths.dir), os.getpid(), identity.start_time(os.getpid()) or 0.0,
-            identity.boot_id(), found.started_at, self._worktree, str(tmp),
+            identity.boot_id(), found.started_at, self._worktree, str(hand.tmp),
         )  # fmt: skip
         performer = Performer(
             paths=paths, loop=found.loop, facts=facts, log=log, journal=journal, saver=saver,
-            workdir=self._workdir, tmp=tmp, tree_lock=tree_lock.fd, note=self._note,
+            reserve=self._reserve, hand=hand, note=self._note,
         )  # fmt: skip
         try:
             return await self._live(performer, found, log, journal, saver)
         finally:
             await performer.close()
             saver.close()
-            with contextlib.suppress(OSError):
+            try:
                 log.sync()
                 log.close()
-            shutil.rmtree(tmp, ignore_errors=True)
-            tree_lock.release()
+            except OSError as error:  # state.json has the last word, and it is on disk
+                self._note(f"the end of {paths.events} may not be on disk: {error}")
+            self._reserve.give()
+            shutil.rmtree(hand.tmp, ignore_errors=True)
+            hand.tree_lock.release()
 
     async def _live(
         self, performer: Performer, found: Recovered, log: EventLog, journal: CommandJournal, saver: Saver
     ) -> int:
         loop = asyncio.get_running_loop()
         inbox = Inbox(self._paths.inbox)
-        log.append_event(
-            {
-                "type": "ralph_loop_start",
-                "at": now_ms(),
-                "name": self._paths.name,
-                "pid": os.getpid(),
-                "resumed": self._resume,
-            }
-        )
-        for message in found.notes:
-            self._notice(log, "info", message)
-        if found.lost is not None:
-            write_record(self._paths, log, found.lost, log.offset)
-        performer.save()
         loop.add_signal_handler(signal.SIGTERM, lambda: performer.feed(Terminate()))
         for ignored in (signal.SIGINT, signal.SIGHUP):
             signal.signal(ignored, signal.SIG_IGN)
-        await self._take_up(performer, inbox, journal, log, found)
+        try:
+            await self._take_over(performer, found, log, journal, inbox)
+        except OSError as error:
+            # Otherwise it would leave without a word in state.json.
+            performer.feed(_broken(error))
         performer.feed(Begin())
 
         arrived = asyncio.Event()
@@ -124,9 +126,11 @@ class Runner:
         if trouble is not None:
             self._notice(log, "warning", trouble)
         helpers: list[asyncio.Future[None]] = [
-            asyncio.create_task(self._watch_inbox(performer, inbox, journal, log, arrived)),
-            asyncio.create_task(self._heartbeat(performer)),
-            asyncio.create_task(self._sync(log)),
+            asyncio.create_task(
+                self._watch_inbox(performer, inbox, journal, log, arrived, SCAN_S if trouble else WATCHED_SCAN_S)
+            ),
+            asyncio.create_task(self._heartbeat(performer, journal)),
+            asyncio.create_task(self._sync(log, performer)),
         ]
         try:
             everything: list[asyncio.Future[Any]] = [performer.finished, *helpers]
@@ -143,8 +147,31 @@ class Runner:
         performer.save()
         saver.close()
         if finish.how != "error" and saver.entry_path is not None:
-            registry.remove(saver.entry_path)
-        return 1 if finish.how == "error" else 0
+            try:
+                registry.remove(saver.entry_path)
+            except OSError as error:  # how the loop has ended is told already
+                self._note(f"the registry entry stays: {error}")
+        return 1 if finish.how == "error" or self._unsaved else 0
+
+    async def _take_over(
+        self, performer: Performer, found: Recovered, log: EventLog, journal: CommandJournal, inbox: Inbox
+    ) -> None:
+        """What comes before the first decision: the log tells of this run and of the iteration that was lost."""
+        log.append_event(
+            {
+                "type": "ralph_loop_start",
+                "at": now_ms(),
+                "name": self._paths.name,
+                "pid": os.getpid(),
+                "resumed": self._resume,
+            }
+        )
+        for message in found.notes:
+            self._notice(log, "info", message)
+        if found.lost is not None:
+            write_record(self._paths, log, found.lost, log.offset)
+        performer.save()
+        await self._take_up(performer, inbox, journal, log, found)
 
     def _task_path(self) -> str:
         """As the agent is told it: short where it can be."""
@@ -157,11 +184,12 @@ class Runner:
     async def _take_up(
         self, performer: Performer, inbox: Inbox, journal: CommandJournal, log: EventLog, found: Recovered
     ) -> None:
-        """The commands that an earlier runner had not finished, and those that lie in the inbox already."""
+        """The commands that an earlier runner had not finished, and those that lie in the inbox already.
+
+        All of them before the first prompt: after a crash, an order to hold or to end counts from the start.
+        """
         for command in journal.open_commands():
             performer.feed(CommandCame(command.id, command.verb, command.body, known=True, maybe=command.sent))
-        if found.crashed:
-            return
         until = time.monotonic() + SETTLE_S
         while True:
             scan = inbox.scan(time.monotonic())
@@ -172,7 +200,7 @@ class Runner:
                 await asyncio.sleep(RETRY_S)
             self._reject(log, scan.rejected)
             for claimed in scan.commands:
-                if claimed.verb in ("stop", "abort", "pause", "resume"):
+                if claimed.verb in ("stop", "abort", "pause", "resume") and not found.crashed:
                     reason = f"left over from before this start; to {claimed.verb} the loop now, send it again"
                     inbox.set_aside(claimed, reason)
                     _tell_rejected(log, claimed.id, claimed.verb, reason)
@@ -180,22 +208,35 @@ class Runner:
                     self._accept(performer, inbox, journal, [claimed])
 
     async def _watch_inbox(
-        self, performer: Performer, inbox: Inbox, journal: CommandJournal, log: EventLog, arrived: asyncio.Event
-    ) -> None:
+        self, performer: Performer, inbox: Inbox, journal: CommandJournal, log: EventLog, arrived: asyncio.Event,
+        every: float,
+    ) -> None:  # fmt: skip
         pause = 0.0
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(arrived.wait(), pause)
+            # Not wait_for: its task and its exception would be most of what an idle runner costs.
+            timer = asyncio.get_running_loop().call_later(pause, arrived.set)
+            await arrived.wait()
+            timer.cancel()
             arrived.clear()
+            found: list[Claimed] = []
             try:
                 scan = inbox.scan(time.monotonic())
+                found = scan.commands
                 self._reject(log, scan.rejected)
                 self._accept(performer, inbox, journal, scan.commands)
-                pause = RETRY_S if scan.retry else SCAN_S
+                pause = RETRY_S if scan.retry else every
                 if scan.commands or scan.rejected:
                     arrived.set()
                 self._inbox_trouble = ""
             except OSError as error:
+                if error.errno in (errno.EIO, errno.EROFS):
+                    performer.feed(_broken(error))
+                if lacks_room(error) and self._reserve.give():
+                    arrived.set()
+                    continue
+                # No receipt without room, but a stop must work: its file stays, so that a crash won't forget it.
+                for stop in [one for one in found if one.verb == "stop" and not journal.knows(one.id)]:
+                    performer.feed(CommandCame(stop.id, stop.verb, stop.body))
                 # The files stay where they are; most often the disk is full, and space comes back.
                 if self._inbox_trouble != str(error):
                     self._note(f"the inbox cannot be read now: {error}")
@@ -234,33 +275,59 @@ class Runner:
             if r.verb is not None and r.id is not None:
                 _tell_rejected(log, r.id, r.verb, r.reason)
 
-    async def _heartbeat(self, performer: Performer) -> None:
+    async def _heartbeat(self, performer: Performer, journal: CommandJournal) -> None:
         """From the event loop itself, so that a runner that hangs goes stale."""
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             if not self._paths.inbox.is_dir():
                 performer.feed(Broken(f"{self._paths.dir} was deleted or moved while the loop ran"))
+            elif not all(os.access(folder, os.W_OK | os.X_OK) for folder in (self._paths.dir, self._paths.inbox)):
+                performer.feed(Broken(f"{self._paths.dir} can no longer be written to; mend it and resume"))
             elif not self._lock.is_intact():
-                self._restore_lock(performer)
+                await self._restore_lock(performer)
+            else:
+                self._reassert(performer, journal)
             performer.save(state_too=False)
             performer.feed(Tick())
 
-    def _restore_lock(self, performer: Performer) -> None:
-        """Somebody deleted runner.lock: held again, or another runner has it and this one must leave."""
-        again = locks.acquire(self._paths.runner_lock, 0.0)
+    def _reassert(self, performer: Performer, journal: CommandJournal) -> None:
+        found = reassert(self._paths, self._config, journal, now_ms())
+        if found:
+            self._note(f"gone or spoilt, and written again: {', '.join(found)}")
+        if self._paths.state.name in found:
+            performer.save()
+
+    async def _restore_lock(self, performer: Performer) -> None:
+        """Somebody deleted runner.lock: held again, or another runner has it and this one must leave.
+
+        With patience: a viewer that looks, or a start that is being refused, holds it for an instant.
+        """
+        again = await asyncio.to_thread(locks.acquire, self._paths.runner_lock)
         if again is None:
             performer.feed(Broken("runner.lock was replaced and another runner holds it"))
         else:
+            self._lock.release()
             self._lock = again
             self._note("runner.lock had been deleted; it is held again")
 
-    async def _sync(self, log: EventLog) -> None:
+    async def _sync(self, log: EventLog, performer: Performer) -> None:
         """What was logged is on disk a second later; not per event, which would cost more than pi."""
         while True:
             await asyncio.sleep(SYNC_S)
             if log.offset != self._synced:
                 self._synced = log.offset
-                await asyncio.to_thread(log.sync)
+                try:
+                    await asyncio.to_thread(log.sync)
+                except OSError as error:
+                    if lacks_room(error):
+                        self._synced = -1
+                        continue
+                    # What a disk did not take it may have dropped: no later sync would prove anything.
+                    performer.feed(_broken(error))
+
+
+def _broken(error: OSError) -> Broken:
+    return Broken(f"{error.filename or 'the disk'}: {error.strerror}; mend it and resume")
 
 
 def _tell_rejected(log: EventLog, id: str, verb: Verb, reason: str) -> None:
@@ -268,11 +335,3 @@ def _tell_rejected(log: EventLog, id: str, verb: Verb, reason: str) -> None:
         "type": "ralph_command", "at": now_ms(), "id": id, "command": verb, "state": "rejected", "reason": reason,
     }  # fmt: skip
     log.append_event(event)
-
-
-def read_config(paths: LoopPaths) -> Config:
-    """config.json; raises Unreadable or FileNotFoundError."""
-    config = records.read_config(paths)
-    if config is None:
-        raise FileNotFoundError(2, "there is no config.json", str(paths.config))
-    return config

@@ -1,8 +1,8 @@
-"""Wakes the runner when a file arrives in the inbox. A hint only: the runner scans anyway, four times a second.
+"""Wakes the runner when a file arrives in the inbox. A hint only: the runner scans anyway, once a second.
 
 watchdog's own thread calls `wake`, which must be thread-safe. Only arrivals are watched (closed after write, moved
 to), and only this one folder: a recursive watch would cost most of a core while pi writes. Where the system has no
-inotify instance left the scan alone serves.
+inotify instance left the scan alone serves, four times a second.
 """
 
 from collections.abc import Callable

@@ -1,0 +1,78 @@
+"""The first thing a runner does: makes sure that it is alone with the loop, and starts pi.
+
+Called by `__main__` under the runner lock, before the rest of the runner is loaded: pi takes a second to boot, the
+rest a fifth of one to load, and so both go on at once. Hence nothing here imports asyncio or the core. Every step may
+be repeated; if it dies after pi was started, pi's guard ends pi, and the next start finds what the guard missed.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from ralph_rpc.files import identity, locks, records
+from ralph_rpc.files.atomic import Unreadable
+from ralph_rpc.files.locks import Lock
+from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.launch import pi_argv
+from ralph_rpc.model.config import Config
+from ralph_runner import guard
+from ralph_runner.pi.spawn import Spawned, spawn
+from ralph_runner.shell.environment import child_environment
+from ralph_runner.shell.orphans import sweep_orphans
+
+TREE_PATIENCE_S = 15.0
+
+
+@dataclass
+class Takeover:
+    """What the runner has in hand."""
+
+    workdir: Path
+    tmp: Path
+    """The TMPDIR of everything that it starts."""
+    tree_lock: Lock
+    ended: int
+    """Processes of an earlier run that were still there."""
+    pi: Spawned | None
+    """None where it could not be started; trying again will tell why."""
+
+
+def take_over(paths: LoopPaths, config: Config, resume: bool) -> Takeover:
+    """Raises OSError where processes of an earlier run cannot be ended."""
+    guard.become_subreaper()
+    records.write_pid(paths, os.getpid())
+    recorded, boot = _recorded(paths) if resume else ([], identity.boot_id())
+    ended = sweep_orphans(paths.dir, recorded, boot)
+    tree_lock = locks.acquire(paths.tree_lock, TREE_PATIENCE_S)
+    if tree_lock is None:
+        raise OSError(11, "processes of an earlier run still hold it", str(paths.tree_lock))
+    workdir = _workdir(paths, config)
+    tmp = Path(tempfile.mkdtemp(prefix=f"ralph-{paths.name}-"))
+    try:
+        pi = spawn(
+            pi_argv(config, paths.sessions), cwd=workdir, env=child_environment(paths, tmp), tree_lock=tree_lock.fd
+        )  # fmt: skip
+    except OSError:
+        pi = None
+    return Takeover(workdir, tmp, tree_lock, len(ended), pi)
+
+
+def _recorded(paths: LoopPaths) -> tuple[list[tuple[int | None, float | None]], str]:
+    """The processes that state.json names, and the boot in which they ran."""
+    try:
+        state = records.read_state(paths)
+    except Unreadable:  # `recover` sets it aside and tells of it
+        state = None
+    if state is None:
+        return [], identity.boot_id()
+    pids = [(state["piPid"], state["piStartTime"]), (state["guardPid"], state["guardStartTime"])]
+    return pids, state["bootId"]
+
+
+def _workdir(paths: LoopPaths, config: Config) -> Path:
+    if config["worktree"] is None:
+        return paths.project
+    from ralph_rpc import git
+
+    return git.project_in(paths.worktree, paths.project)

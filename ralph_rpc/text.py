@@ -25,6 +25,8 @@ def inert(text: str, keep_newlines: bool = True) -> str:
     C0 and DEL become control pictures (ESC is shown as `␛`), all others a Python-like escape (`\\x9b`,
     `\\u202e`). Without `keep_newlines` the result is one line: LF is shown as `␊`, TAB becomes a space.
     """
+    if text.isprintable():  # then nothing in it is active
+        return text
     text = _ACTIVE.sub(_visible, text)
     return text if keep_newlines else text.replace("\n", "␊").replace("\t", " ")
 

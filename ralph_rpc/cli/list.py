@@ -71,8 +71,9 @@ def list_loops(everywhere: bool, as_json: bool) -> None:
     rows, problems = rows_of_project(Path.cwd())
     if everywhere:
         here = {row["ralphDir"] for row in rows}
-        found, broken = registry.entries()
-        rows += [_row_of_entry(item.entry) for item in found if item.entry["ralphDir"] not in here]
+        found, broken = registry.entries_by_file()
+        others = [entry for _, entry in found if entry["ralphDir"] not in here]
+        rows += map(_row_of_entry, others, registry.livenesses(others))
         problems += [f"{problem.path}: {problem.reason}" for problem in broken]
     rows.sort(key=lambda row: (row["project"], row["name"]))
     for problem in problems:
@@ -137,9 +138,8 @@ def row_of_state(paths: LoopPaths, status: LoopStatus) -> Row:
     return row
 
 
-def _row_of_entry(entry: RegistryEntry) -> Row:
+def _row_of_entry(entry: RegistryEntry, runner: registry.Liveness) -> Row:
     """The row of a loop of another project, known from the registry only."""
-    runner = registry.liveness(entry)
     status: str = entry["status"]
     shown = status
     if runner == "stale":
@@ -186,34 +186,44 @@ def progress(row: Row) -> str:
 
 def table(rows: Sequence[Row], colour: bool, columns: int | None) -> str:
     """The rows under their titles; a terminal (`columns`) gets shorter paths, a file gets all of them."""
-    now = now_ms()
-    cells = [_TITLES, *(_cells(row, now) for row in rows)]
-    widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
-    if columns is not None:
-        too_wide = max(sum(widths) + 2 * (len(widths) - 1) - columns, 0)
-        widths[_PROJECT] = max(widths[_PROJECT] - too_wide, len(_TITLES[_PROJECT]), 12)
-    lines = []
-    for index, line in enumerate(cells):
-        padded = [
-            pad(clip_start(cell, widths[n]) if n == _PROJECT else cell, widths[n], right=n in _RIGHT)
-            for n, cell in enumerate(line)
+    now, home = now_ms(), os.environ.get("HOME", "").rstrip("/")
+    cells = [_TITLES, *(_cells(row, now, home) for row in rows)]
+    by_column = [list(column) for column in zip(*cells, strict=True)]
+    widths = list(map(_widest, by_column))
+    too_wide = 0 if columns is None else sum(widths) + 2 * (len(widths) - 1) - columns
+    if too_wide > 0:
+        limit = max(widths[_PROJECT] - too_wide, len(_TITLES[_PROJECT]), 12)
+        by_column[_PROJECT] = [clip_start(cell, limit) for cell in by_column[_PROJECT]]
+    padded = [_padded(column, right=n in _RIGHT) for n, column in enumerate(by_column)]
+    if colour:
+        padded[_STATUS][1:] = [
+            paint(cell, style, colour) if (style := STYLES.get(row["shown"])) else cell
+            for cell, row in zip(padded[_STATUS][1:], rows, strict=True)
         ]
-        if index == 0:
-            padded = [paint(cell, "bold", colour) for cell in padded]
-        else:
-            style = STYLES.get(rows[index - 1]["shown"])
-            padded[_STATUS] = paint(padded[_STATUS], style, colour) if style else padded[_STATUS]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
+        for column in padded:
+            column[0] = paint(column[0], "bold", colour)
+    return "\n".join("  ".join(line).rstrip() for line in zip(*padded, strict=True))
 
 
-def _cells(row: Row, now: int) -> tuple[str, ...]:
-    seen = parse_iso(row["lastSeen"] or "")
+def _widest(cells: Sequence[str]) -> int:
+    return max(map(len if "".join(cells).isascii() else width, cells))
+
+
+def _padded(cells: Sequence[str], right: bool) -> list[str]:
+    """A column at a time, which for ten thousand rows takes a third of what cell by cell takes."""
+    columns = _widest(cells)
+    if not "".join(cells).isascii():
+        return [pad(cell, columns, right) for cell in cells]
+    return [cell.rjust(columns) if right else cell.ljust(columns) for cell in cells]
+
+
+def _cells(row: Row, now: int, home: str) -> tuple[str, ...]:
+    seen = parse_iso(row["lastSeen"])
     # Of a loop that has ended, no runner is meant to live: "dead" would alarm.
     runner = "-" if row["runner"] == "dead" and row["status"] in ENDED else row["runner"]
     return (
         clip(inert(row["name"], keep_newlines=False), 64),
-        _tilde(inert(row["project"], keep_newlines=False)),
+        _tilde(inert(row["project"], keep_newlines=False), home),
         clip(inert(row["kind"], keep_newlines=False), 12),
         clip(inert(row["shown"], keep_newlines=False), 12),
         progress(row),
@@ -224,8 +234,7 @@ def _cells(row: Row, now: int) -> tuple[str, ...]:
     )
 
 
-def _tilde(path: str) -> str:
-    home = os.environ.get("HOME", "").rstrip("/")
+def _tilde(path: str, home: str) -> str:
     return "~" + path[len(home) :] if home and (path == home or path.startswith(home + "/")) else path
 
 

@@ -4,12 +4,10 @@ A failure that a person can act on is printed as `ralph-rpc: <message>. <hint>`;
 its traceback goes to a file that the line names. `--debug` shows tracebacks instead.
 """
 
-import difflib
 import importlib
 import os
 import sys
 import time
-import traceback
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
@@ -55,6 +53,8 @@ class Program(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
+            import difflib  # here and below: what only an error needs, every call would pay for
+
             near = difflib.get_close_matches(cmd_name, COMMANDS, 1)
             ctx.fail(f"no such command {cmd_name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
@@ -107,6 +107,8 @@ def run(args: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the boundary: nothing may reach a person as a bare traceback
         # Not from click's context: an error in reading the arguments comes before there is one.
         if "--debug" in takewhile(lambda argument: argument.startswith("-"), args):
+            import traceback
+
             traceback.print_exc()
         else:
             _complain(_explained(error))
@@ -153,6 +155,8 @@ def _complain(text: str) -> None:
 
 def _crash_log(error: Exception) -> str:
     """Writes the traceback to a file of its own and says where."""
+    import traceback
+
     import platformdirs
 
     folder = Path(platformdirs.user_log_dir("ralph-rpc"))

@@ -18,9 +18,6 @@ import click
 import orjson
 
 from ralph_rpc import create, git, options
-from ralph_rpc.cli.control import end_runner
-from ralph_rpc.cli.logs import follow
-from ralph_rpc.cli.wait import await_end, outcome_code
 from ralph_rpc.errors import ENDED_IN_ERROR, INTERRUPTED, OK, PiUnusable, RalphError, UsageError
 from ralph_rpc.files import inbox, locks, registry
 from ralph_rpc.files.paths import LoopPaths
@@ -32,7 +29,7 @@ from ralph_rpc.option_kinds import read_text
 from ralph_rpc.pi_install import check_version, find_pi, numbers, probe_version
 from ralph_rpc.prompt import DEFAULT_REFLECT, first_prompt
 from ralph_rpc.tasks import keep, task_text
-from ralph_rpc.text import inert
+from ralph_rpc.text import inert, inert_json
 
 START_PATIENCE_S = 90.0
 APPROVE_SINCE = "0.79.0"
@@ -90,7 +87,7 @@ def start(
         creation, runner = _launched(paths, config, text, reflect)
         code = attend(paths, runner, foreground, as_json, creation)
     if creation.archived_to is not None and not foreground and not as_json:
-        click.echo(f"  before  {creation.archived_to}")
+        click.echo(inert(f"  before  {creation.archived_to}", keep_newlines=False))
     ctx.exit(code)
 
 
@@ -124,7 +121,7 @@ def _task_survives(paths: LoopPaths, typed: str | None) -> Iterator[None]:
         yield
     except BaseException:
         if typed is not None:
-            click.echo(f"Your task is kept in {keep(paths, typed)}", err=True)
+            click.echo(inert(f"Your task is kept in {keep(paths, typed)}", keep_newlines=False), err=True)
         raise
 
 
@@ -181,7 +178,7 @@ def attend(
         raise
     if as_json:
         shown = state or {"name": paths.name, "ralphDir": str(paths.dir), "status": "starting"}
-        click.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
+        click.echo(inert_json(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode()))
         return ENDED_IN_ERROR if state is not None and state["status"] == "error" else OK
     if state is None or state["status"] not in ENDED:
         _say_where(paths, runner.pid, state)
@@ -241,6 +238,10 @@ def _stay(paths: LoopPaths, runner: Launched, creation: create.Creation | None, 
 
     Ctrl-C or SIGTERM ends the loop, a second one kills it.
     """
+    # Here, because a detached start, for which somebody waits, needs none of it.
+    from ralph_rpc.cli.control import end_runner
+    from ralph_rpc.cli.logs import follow
+    from ralph_rpc.cli.wait import await_end, outcome_code
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -287,7 +288,7 @@ def _show_plan(
     }
     if as_json:
         plan = {"argv": argv, "cwd": str(cwd), "prompt": prompt, "options": effective}
-        click.echo(orjson.dumps(plan, option=orjson.OPT_INDENT_2).decode())
+        click.echo(inert_json(orjson.dumps(plan, option=orjson.OPT_INDENT_2).decode()))
         return
     width = max(map(len, effective)) + 2
     rows = "\n".join(

@@ -5,6 +5,7 @@ which is no loop yet: the next `start` of that name goes on in it. An earlier, e
 never overwritten.
 """
 
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ from pathlib import Path
 
 from ralph_rpc import git
 from ralph_rpc.errors import AlreadyRunning, UsageError
-from ralph_rpc.files import locks, records
+from ralph_rpc.files import identity, locks, records
 from ralph_rpc.files.atomic import Unreadable, ensure_ralph_dir, make_private_dir, write_atomic
 from ralph_rpc.files.locks import Lock
-from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.files.paths import LoopPaths, registry_dir
+from ralph_rpc.loops import loops_of
 from ralph_rpc.model.config import Config
 from ralph_rpc.model.state import ENDED
 
@@ -27,22 +29,31 @@ def check_startable(paths: LoopPaths) -> None:
     """Raises AlreadyRunning or UsageError where a loop of that name stands in the way. Changes nothing."""
     if locks.is_held(paths.runner_lock):
         raise _running(paths)
+    for other in loops_of(paths.project):
+        if other.name != paths.name and other.name.lower() == paths.name.lower():
+            raise UsageError(
+                f"there is a loop {other.name!r}, which many file systems do not tell from {paths.name!r}",
+                "choose another name",
+            )
     _check_left_behind(paths)
 
 
 def _check_left_behind(paths: LoopPaths) -> None:
-    if not paths.state.exists():
-        return
     try:
         state = records.read_state(paths)
     except Unreadable:
-        state = None
-    if state is None or state["status"] not in ENDED:
-        why = f"its runner died while it was {state['status']}" if state else "its state.json cannot be read"
-        raise UsageError(
-            f"loop {paths.name!r} has not ended: {why}",
-            f"go on with: ralph-rpc resume {paths.name}, or remove it: ralph-rpc clean {paths.name}",
-        )
+        why = "its state.json cannot be read"
+    else:
+        if state is None or state["status"] in ENDED:
+            return
+        if identity.is_same(state["pid"], state["pidStartTime"], state["bootId"]):
+            # Another start has won since the lock was looked at, or somebody has deleted the lock's file.
+            raise _running(paths)
+        why = f"its runner died while it was {state['status']}"
+    raise UsageError(
+        f"loop {paths.name!r} has not ended: {why}",
+        f"go on with: ralph-rpc resume {paths.name}, or remove it: ralph-rpc clean {paths.name}",
+    )
 
 
 def check_writable(project: Path) -> None:
@@ -56,6 +67,7 @@ def check_writable(project: Path) -> None:
         raise UsageError(f"the path of {project.name!r} is not UTF-8", "loops are told of in JSON files; rename it") from None
     if ralph.exists() and not ralph.is_dir():
         raise UsageError(f"{ralph} is in the way: it is not a folder", "move it away")
+    _check_ours(project, ralph, registry_dir())
     where = ralph if ralph.exists() else project
     probe = where / f".tmp-probe-{time.time_ns()}"
     try:
@@ -66,6 +78,24 @@ def check_writable(project: Path) -> None:
         raise UsageError(
             f"cannot write in {where}: {error.strerror}", "loops live in the project's .ralph"
         ) from None
+
+
+def _check_ours(*folders: Path) -> None:
+    """Raises UsageError where one of them belongs to another user.
+
+    What lies there decides what is run here, and files that we leave there its owner could not remove. Root is no
+    exception, but may work on what is root's, as it must in a container.
+    """
+    for folder in folders:
+        try:
+            owner = folder.stat().st_uid
+        except FileNotFoundError:
+            continue
+        if owner != os.geteuid():
+            raise UsageError(
+                f"{folder} belongs to user {owner}, and you are user {os.geteuid()}",
+                "run this as its owner, or make it yours: chown -R",
+            )
 
 
 @dataclass
@@ -109,12 +139,14 @@ def create(paths: LoopPaths, config: Config, task: str | None, reflect: str | No
     lock = _locked(paths)
     # Judged by what is in it: the folder may have been made by another start, which then lost the race for the lock.
     is_new = [path.name for path in paths.dir.iterdir()] == [paths.runner_lock.name]
-    creation = Creation(paths, lock, is_new)
+    # Before anything can fail: `undo` removes what is not among these.
+    creation = Creation(paths, lock, is_new, frozenset(path.name for path in paths.dir.iterdir()))
     try:
         _check_left_behind(paths)  # again: another start may have come and gone since the first look
         if paths.state.exists() or _differs(paths.task, task):
-            creation.archived_to = _archive(paths)
-        creation.kept = frozenset(path.name for path in paths.dir.iterdir())
+            creation.archived_to = _archive_place(paths)
+            _archive(paths, creation.archived_to)
+            creation.kept = frozenset(path.name for path in paths.dir.iterdir())
         for folder in (paths.inbox, paths.rejected, paths.iterations, paths.sessions):
             make_private_dir(folder)
         if task is not None:
@@ -145,24 +177,28 @@ def _locked(paths: LoopPaths) -> Lock:
 
 def _differs(path: Path, text: str | None) -> bool:
     """A file that `text` would overwrite."""
-    return text is not None and path.exists() and path.read_bytes() != text.encode()
+    return text is not None and path.is_file() and path.read_bytes() != text.encode()
 
 
-def _archive(paths: LoopPaths) -> Path:
-    """Moves what is there aside, file by file; its task is copied, so that a start without one repeats it."""
+def _archive_place(paths: LoopPaths) -> Path:
+    """An empty folder for an earlier run."""
     folder = paths.dir.parent / ".archive"
     make_private_dir(folder)
     place = folder / f"{paths.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if place.exists():
         place = place.with_name(f"{place.name}-{time.time_ns()}")
     make_private_dir(place)
+    return place
+
+
+def _archive(paths: LoopPaths, place: Path) -> None:
+    """Moves what is there aside, file by file; its task is copied, so that a start without one repeats it."""
     # state.json last: while it is there, a start that dies here leaves an ended loop to the next start.
     for path in sorted(paths.dir.iterdir(), key=lambda path: path == paths.state):
         if path.name not in _STAYS and path != paths.task:
             path.rename(place / path.name)
-    if paths.task.exists():
+    if paths.task.is_file():
         shutil.copy2(paths.task, place / paths.task.name)
-    return place
 
 
 def _running(paths: LoopPaths) -> AlreadyRunning:

@@ -169,8 +169,12 @@ def check_worktree(project: Path, path: Path, branch: str) -> None:
     _check_branch_name(project, branch)
     for tree in _worktrees(project):
         if _same(tree.path, path):
-            if tree.is_left_over or tree.branch == branch:
+            if tree.branch == branch:
                 continue
+            if tree.is_left_over:
+                if (lost := _lost_with_memory(project, path)) is None:
+                    continue
+                raise UsageError(f"the worktree {path} was deleted, but has {lost}", f"git branch NAME {tree.head}")
             where = f"branch {tree.branch!r}" if tree.branch else "no branch"
             raise UsageError(
                 f"the worktree {path} is on {where}, not on {branch!r}", "switch it, or clean it first"
@@ -222,13 +226,17 @@ def worktree_risk(project: Path, path: Path) -> str | None:
     Uncommitted: changed, staged, or untracked and not ignored. Unmerged: commits that are in no other branch,
     no remote branch and no other checkout, though the branch itself survives a removal.
     """
-    if not os.path.lexists(path):
-        return None
+    if path.is_symlink():
+        return "a link in its place"
+    if not path.exists():
+        return _lost_with_memory(project, path) if is_repo(project) else None
     tree = _find(project, path)
     if tree is None or not (path / ".git").is_file():
         return "it is no intact worktree of this repository, so its content cannot be judged"
     if tree.is_left_over:
         return None
+    if (Path(run(["rev-parse", "--absolute-git-dir"], path).line) / "modules").exists():
+        return "submodules, whose commits would go with it"
     risks = []
     everything = ["--untracked-files=all", "--ignore-submodules=none", "--no-renames"]
     status = run(["status", "--porcelain=v1", "-z", *everything], path, STATUS_TIMEOUT_S)
@@ -238,6 +246,11 @@ def worktree_risk(project: Path, path: Path) -> str | None:
         where = f"of branch {tree.branch!r}" if tree.branch else "of no branch"
         risks.append(f"{commits} unmerged commit{'s'[: commits != 1]} {where}")
     return " and ".join(risks) or None
+
+
+def worktree_paths(project: Path) -> list[Path]:
+    """Where the repository's worktrees are, or were where their folders are gone; without the main one."""
+    return [tree.path for tree in _worktrees(project)[1:]]
 
 
 def remove_worktree(project: Path, path: Path, force: bool = False) -> None:
@@ -295,7 +308,8 @@ def _find(project: Path, path: Path) -> _Worktree | None:
 
 
 def _same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
+    # The last part is not followed: a link that lies in a worktree's place is not the worktree it leads to.
+    return one.parent.resolve() / one.name == other.parent.resolve() / other.name
 
 
 def _has_branch(project: Path, branch: str) -> bool:
@@ -327,10 +341,17 @@ def _unmerged(project: Path, tree: _Worktree) -> int:
     return int(run(args, project, STATUS_TIMEOUT_S).line)
 
 
+def _lost_with_memory(project: Path, path: Path) -> str | None:
+    """What only git's memory of a worktree whose folder is gone still holds: commits that are on no branch."""
+    tree = _find(project, path)
+    commits = _unmerged(project, tree) if tree is not None and tree.branch is None else 0
+    return f"{commits} unmerged commit{'s'[: commits != 1]} of no branch" if commits else None
+
+
 def _discard(project: Path, path: Path) -> None:
-    """Remove the worktree at `path`, whatever is in it and however broken it is."""
+    """Remove the worktree at `path`, whatever is in it and however broken it is. A link is not followed."""
     registered = _find(project, path) is not None
-    if registered and (path / ".git").is_file():
+    if registered and (path / ".git").is_file() and not path.is_symlink():
         # Twice: once for its changes, once for its lock.
         run(["worktree", "remove", "--force", "--force", str(path)], project, CHECKOUT_TIMEOUT_S)
         return

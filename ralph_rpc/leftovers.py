@@ -1,4 +1,4 @@
-"""What dead runners leave behind: processes, registry entries, temporary folders.
+"""What dead runners leave behind: processes, registry entries, temporary folders and files.
 
 Looked for by `clean` and `doctor`. A runner is dead when nobody holds its loop's lock, whatever the files
 say. Looking changes nothing. Processes are known by pid and start time, so that no signal ever reaches
@@ -8,16 +8,23 @@ another process that got the pid.
 import os
 import shutil
 import signal
+import stat
 import tempfile
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
+from ralph_rpc.errors import AlreadyRunning
 from ralph_rpc.files import identity, locks, records, registry
 from ralph_rpc.files.atomic import Unreadable
+from ralph_rpc.files.commandfile import verb_of
+from ralph_rpc.files.inbox import free_name
+from ralph_rpc.files.journal import CommandJournal
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.model.state import ENDED, State
 
@@ -27,6 +34,9 @@ TERM_S = 2.0
 """From SIGTERM to SIGKILL."""
 KILL_S = 5.0
 """What outlives SIGKILL for so long hangs in the kernel."""
+HALF_WRITTEN_S = 60.0
+"""A file without its name yet is left to its writer for so long. Writing one takes milliseconds."""
+MESSAGES = ("steer", "followup")
 _POLL_S = 0.05
 
 
@@ -43,16 +53,18 @@ class Orphan:
 def orphans(projects: Collection[Path]) -> list[Orphan]:
     """Every process that a dead runner left, of loops in these projects or in the registry.
 
-    Others of this user may belong to another registry, whose runners cannot be judged from here. This process
-    and its ancestors are no orphans.
+    They carry the loop's mark, or descend from one that does. Others of this user may belong to another registry,
+    whose runners cannot be judged from here. This process and its ancestors are no orphans.
     """
     entries = [found.entry for found in _entries()[0]]
     registered = {Path(entry["ralphDir"]) for entry in entries}
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     # A runner that was started by a loop's agent carries that loop's mark, and is its own master.
     own |= {entry["pid"] for entry in entries if registry.liveness(entry) != "dead"}
-    held: dict[LoopPaths, bool] = {}
-    found = []
+    busy: dict[LoopPaths, bool] = {}
+    parents: dict[int, int] = {}
+    found: dict[int, Orphan] = {}
+    unmarked: list[_Unmarked] = []
     for process in psutil.process_iter():
         start = None if process.pid in own else identity.start_time(process.pid)
         if start is None:
@@ -60,18 +72,43 @@ def orphans(projects: Collection[Path]) -> list[Orphan]:
         try:
             if process.uids().effective != os.geteuid():
                 continue
-            folder = process.environ().get(MARK, "")
+            parents[process.pid] = process.ppid()
+            mark = process.environ().get(MARK, "")
             command = " ".join(process.cmdline())
         except (psutil.Error, OSError):  # gone, or it hides its environment
             continue
-        loop = LoopPaths(Path(folder))
-        if not folder or (loop.dir not in registered and loop.project not in projects):
-            continue
-        if loop not in held:
-            held[loop] = is_busy(loop)
-        if not held[loop]:
-            found.append(Orphan(process.pid, start, loop, command))
-    return found
+        loop = LoopPaths(Path(mark))
+        if not mark:
+            unmarked.append(_Unmarked(process.pid, start, command))
+        elif loop.dir in registered or loop.project in projects:
+            if loop not in busy:
+                busy[loop] = is_busy(loop)
+            if not busy[loop]:
+                found[process.pid] = Orphan(process.pid, start, loop, command)
+    return [*found.values(), *_descendants(unmarked, parents, found)]
+
+
+class _Unmarked(NamedTuple):
+    """A process of this user that carries no loop's mark."""
+
+    pid: int
+    start: float
+    command: str
+
+
+def _descendants(unmarked: list[_Unmarked], parents: dict[int, int], marked: dict[int, Orphan]) -> list[Orphan]:
+    """Those that have wiped their environment, but still stand below an orphan that has not."""
+    found = dict(marked)
+    news = True
+    while news:
+        news = False
+        for process in unmarked:
+            above = found.get(parents[process.pid])
+            # A child is never older than its parent: such a parent got the pid of another one.
+            if process.pid not in found and above is not None and above.start <= process.start:
+                found[process.pid] = Orphan(process.pid, process.start, above.loop, process.command)
+                news = True
+    return [orphan for pid, orphan in found.items() if pid not in marked]
 
 
 def is_busy(loop: LoopPaths) -> bool:
@@ -79,24 +116,31 @@ def is_busy(loop: LoopPaths) -> bool:
     return locks.is_held(loop.runner_lock) or locks.is_held(loop.tree_lock)
 
 
+@contextmanager
+def kept_still(loop: LoopPaths) -> Iterator[None]:
+    """While this lasts, no runner works on the loop and none can start. AlreadyRunning if that cannot be had.
+
+    Where the loop's folder is gone, so is the lock that a runner would need.
+    """
+    lock = locks.acquire(loop.runner_lock) if loop.dir.is_dir() else None
+    with lock or nullcontext():
+        if (lock is None and loop.dir.is_dir()) or locks.is_held(loop.tree_lock):
+            raise AlreadyRunning(f"loop {loop.name!r} is being worked on", "try again when it has ended")
+        yield
+
+
 def end(found: Iterable[Orphan]) -> list[Orphan]:
     """End these processes, first gently; return those that are left.
 
-    Each loop's lock is held meanwhile, so that no new runner comes between; the processes of a loop that has
-    one again are left to it.
+    No new runner comes between; the processes of a loop that has one again are left to it.
     """
     left = []
     by_loop: dict[LoopPaths, list[Orphan]] = {}
     for orphan in found:
         by_loop.setdefault(orphan.loop, []).append(orphan)
     for loop, group in by_loop.items():
-        if not loop.dir.is_dir():
+        with suppress(AlreadyRunning), kept_still(loop):
             left += _end(group)
-            continue
-        lock = locks.acquire(loop.runner_lock)
-        if lock is not None:
-            with lock:
-                left += _end(group)
     return left
 
 
@@ -142,9 +186,15 @@ def dead_entries() -> list[DeadEntry]:
     ]
     for one in found:
         loop = LoopPaths(Path(one.entry["ralphDir"]))
-        if registry.liveness(one.entry) != "dead" or locks.is_held(loop.runner_lock):
-            continue
         what = f"{one.entry['name']} in {one.entry['cwd']}"
+        if registry.liveness(one.entry) != "dead":
+            continue
+        if not loop.dir.is_absolute() or loop.dir.parent.name != ".ralph" or loop.name != one.entry["name"]:
+            # Not written by us; and nothing is to be made in that folder, not even a lock.
+            dead.append(DeadEntry(one.path, what, "it names no loop's folder", None, False))
+            continue
+        if locks.is_held(loop.runner_lock):
+            continue
         if not loop.dir.is_dir():
             dead.append(DeadEntry(one.path, what, "its folder is gone", loop, False))
             continue
@@ -164,15 +214,10 @@ def _entries() -> tuple[list[registry.Found], list[registry.Broken]]:
 
 def forget(entry: DeadEntry) -> bool:
     """Remove the entry, unless a runner has come to life behind it; tell whether it is gone."""
-    if entry.loop is None or not entry.loop.dir.is_dir():
+    with suppress(AlreadyRunning), kept_still(entry.loop) if entry.loop is not None else nullcontext():
         registry.remove(entry.path)
         return True
-    lock = locks.acquire(entry.loop.runner_lock)
-    if lock is None:
-        return False
-    with lock:
-        registry.remove(entry.path)
-    return True
+    return False
 
 
 def read_state(loop: LoopPaths) -> State | None:
@@ -196,11 +241,51 @@ def temp_dir(loop: LoopPaths) -> Path | None:
     path = Path(named)
     try:
         status = path.lstat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no path can have a NUL
         return None
     ours = path.is_dir() and not path.is_symlink() and status.st_uid == os.geteuid()
     here = path.parent.resolve() == Path(tempfile.gettempdir()).resolve()
     return path if ours and here and path.name.startswith(f"ralph-{loop.name}-") else None
+
+
+def half_written(folders: Iterable[Path]) -> list[Path]:
+    """Files in these folders that a killed writer had begun and never gave their name (`.tmp-…`)."""
+    found = [path for folder in folders for path in sorted(folder.glob(".tmp-*")) if _is_old(path)]
+    if not found:
+        return []
+    in_use = _open_files()
+    return [path for path in found if os.path.realpath(path) not in in_use]
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    # Either way: the clock may have been set back since.
+    old = abs(time.time() - status.st_mtime) > HALF_WRITTEN_S
+    return old and stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+
+
+def _open_files() -> set[str]:
+    """Every file that a process of this user has open."""
+    paths: set[str] = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # gone, or somebody else's
+            paths |= {file.path for file in process.open_files()}
+    return paths
+
+
+def unread_messages(loop: LoopPaths) -> int:
+    """How many messages the agent would still get if the loop were resumed: received ones and such in the inbox.
+
+    Raises OSError.
+    """
+    journal = CommandJournal.read(loop.commands)
+    files = [path.name for path in loop.inbox.iterdir()] if loop.inbox.is_dir() else []
+    waiting = [free_name(name) or name for name in files if not journal.knows_file(name)]
+    received = [command.verb for command in journal.open_commands()]
+    return sum(verb in MESSAGES for verb in (*received, *map(verb_of, waiting)))
 
 
 def remove_tree(path: Path) -> None:

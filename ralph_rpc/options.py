@@ -17,6 +17,7 @@ from typing import Any, cast, get_args
 import click
 
 from ralph_rpc.errors import UsageError
+from ralph_rpc.files.atomic import read_plain
 from ralph_rpc.model.config import Config, Thinking
 from ralph_rpc.option_kinds import (
     ANSWERS,
@@ -25,6 +26,7 @@ from ralph_rpc.option_kinds import (
     COMMAND,
     DURATION,
     FILE,
+    LARGEST_FILE,
     LIMIT,
     LINE,
     MONEY,
@@ -238,11 +240,13 @@ def _from_toml(path: Path, project: Path | None = None) -> _Found:
     """One TOML file, all of it checked. Relative paths count from the project, or from the file's folder."""
     shown = str(path.relative_to(project)) if project else _short(path)
     try:
-        data = path.read_bytes()
+        data = read_plain(path, LARGEST_FILE)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise UsageError(f"cannot read {shown}: {error.strerror}") from error
+    if len(data) > LARGEST_FILE:
+        raise UsageError(f"{shown} is larger than 1 MiB")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -324,10 +328,16 @@ def _checked(found: _Found) -> Resolved:
             f"{origins['reflect']} needs --reflect-every", "say how often, such as --reflect-every 5"
         )
     for argument in values["pi-args"]:
-        if argument.split("=", 1)[0] in _OWNED_ARGS:
+        flag = argument.split("=", 1)[0]
+        if flag in _OWNED_ARGS:
             raise UsageError(
                 f"{argument!r} cannot be handed to pi ({origins['pi-args']})",
                 "the runner itself decides pi's mode and sessions",
+            )
+        if flag == "--api-key":
+            raise UsageError(
+                f"--api-key cannot be handed to pi ({origins['pi-args']}): everyone sees a command line, and it is logged",
+                "give pi its key in the environment, or log in with pi itself",
             )
     config = {option.key: values[option.name] for option in OPTIONS if option.key} | {"piVersion": None}
     return Resolved(cast(Config, config), origins, values["reflect"])

@@ -1,8 +1,9 @@
 """`ralph-rpc clean`: removes or archives what ended loops left, and only after it has said what.
 
 A loop is touched only under its runner's lock. No work is lost by it: a worktree with uncommitted or unmerged
-work keeps its whole loop, unless `--force`, and a branch always stays. A loop's folder is renamed first, so
-that a machine that dies here leaves a whole loop or none; the next `clean` finishes the removal.
+work, and messages that the agent has not read, keep the whole loop, unless `--force`; a branch always stays. No
+link is followed. A loop's folder is renamed first, so that a machine that dies here leaves a whole loop or none;
+the next `clean` finishes the removal.
 """
 
 import json
@@ -27,6 +28,14 @@ REMOVING = ".removing-"
 
 
 @dataclass(frozen=True)
+class How:
+    """What the person wants."""
+
+    archive: bool
+    force: bool
+
+
+@dataclass(frozen=True)
 class Job:
     """A loop to be removed."""
 
@@ -35,7 +44,7 @@ class Job:
     branch: str | None
     """Of its worktree, where it has one."""
     risk: str | None
-    """What removing the worktree loses: only with --force."""
+    """What is lost with it: only with --force."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ class Removed:
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete_names)
 @click.option("--archive", is_flag=True, help="Move loops to .ralph/.archive instead of deleting them.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option("--force", is_flag=True, help="Remove worktrees with uncommitted or unmerged work, too.")
+@click.option("--force", is_flag=True, help="Remove uncommitted and unmerged work, and unread messages, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as a JSON object.")
 @click.option("--project", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Its loops.")
 @click.pass_context
@@ -90,7 +99,8 @@ def clean(
 
     Without NAME: all ended loops of this project, and every registry entry whose runner is dead. Asks first.
     """
-    plan = _plan_named(names, project, force) if names else _plan_all(project, force)
+    how = How(archive, force)
+    plan = _plan_named(names, project, how) if names else _plan_all(project, how)
     if not as_json:
         _say(_described(plan, archive))
     removed: list[Removed] = []
@@ -98,7 +108,7 @@ def clean(
     if not plan.is_empty:
         _confirm(yes)
         for job in plan.jobs:
-            done = _carry_out(job, archive, force)
+            done = _carry_out(job, how)
             if isinstance(done, Kept):
                 plan.kept.append(done)
                 if not as_json:
@@ -107,7 +117,7 @@ def clean(
                 removed.append(done)
         forgotten = [entry for entry in plan.entries if leftovers.forget(entry)]
         for folder in plan.unfinished:
-            leftovers.remove_tree(folder)
+            _finish(folder)
     if as_json:
         click.echo(
             inert_json(json.dumps(_report(removed, plan.kept, forgotten), ensure_ascii=False, indent=2))
@@ -118,7 +128,7 @@ def clean(
     ctx.exit(ENDED_IN_ERROR if names and plan.kept else OK)
 
 
-def _plan_named(names: Sequence[str], project: Path | None, force: bool) -> Plan:
+def _plan_named(names: Sequence[str], project: Path | None, how: How) -> Plan:
     plan = Plan()
     loops = [resolve_loop(name, project) for name in dict.fromkeys(names)]
     alive = leftovers.orphans({loop.project for loop in loops})
@@ -127,11 +137,11 @@ def _plan_named(names: Sequence[str], project: Path | None, force: bool) -> Plan
             raise AlreadyRunning(
                 f"loop {loop.name!r} is running", f"end it first: ralph-rpc stop {loop.name}"
             )
-        _add(plan, loop, force, alive)
+        _add(plan, loop, how, alive)
     return plan
 
 
-def _plan_all(folder: Path | None, force: bool) -> Plan:
+def _plan_all(folder: Path | None, how: How) -> Plan:
     plan = Plan()
     project = folder.resolve() if folder is not None else find_project(Path.cwd())
     if project is not None:
@@ -143,8 +153,9 @@ def _plan_all(folder: Path | None, force: bool) -> Plan:
             if status.state is None:
                 plan.kept.append(Kept(loop, "its state.json cannot be read; give its name to remove it"))
             else:
-                _add(plan, loop, force, alive)
-        plan.unfinished = sorted((project / ".ralph").glob(f"{REMOVING}*"))
+                _add(plan, loop, how, alive)
+        begun = sorted((project / ".ralph").glob(f"{REMOVING}*"))
+        plan.unfinished = [path for path in begun if path.is_dir() and not path.is_symlink()]
     mine = {loop.dir for loop in (*(job.loop for job in plan.jobs), *(kept.loop for kept in plan.kept))}
     plan.entries = [
         entry for entry in leftovers.dead_entries() if entry.loop is None or entry.loop.dir not in mine
@@ -152,9 +163,8 @@ def _plan_all(folder: Path | None, force: bool) -> Plan:
     return plan
 
 
-def _add(plan: Plan, loop: LoopPaths, force: bool, orphans: list[leftovers.Orphan]) -> None:
+def _add(plan: Plan, loop: LoopPaths, how: How, orphans: list[leftovers.Orphan]) -> None:
     """Put an ended loop among those that go or those that stay."""
-    state = leftovers.read_state(loop)
     if loop.dir.is_symlink():
         plan.kept.append(Kept(loop, "its folder is a link"))
         return
@@ -167,12 +177,17 @@ def _add(plan: Plan, loop: LoopPaths, force: bool, orphans: list[leftovers.Orpha
             Kept(loop, f"processes of it still live (pid {pids}); ralph-rpc doctor --fix ends them")
         )
         return
-    risk = _risk(loop)
-    if risk is not None and not force:
+    risk, unread = _risk(loop), _unread(loop, how)
+    if risk is not None and not how.force:
         plan.kept.append(Kept(loop, f"its worktree has {risk}; save that, or use --force"))
-        return
-    worktree = state["worktree"] if state is not None else None
-    plan.jobs.append(Job(loop, loop_status(loop).shown, worktree["branch"] if worktree else None, risk))
+    elif unread is not None and not how.force:
+        hint = f"ralph-rpc resume {loop.name} delivers, --archive keeps, --force loses them"
+        plan.kept.append(Kept(loop, f"it has {unread}; {hint}"))
+    else:
+        state = leftovers.read_state(loop)
+        worktree = state["worktree"] if state is not None else None
+        lost = " and ".join(one for one in (risk, unread) if one is not None) or None
+        plan.jobs.append(Job(loop, loop_status(loop).shown, worktree["branch"] if worktree else None, lost))
 
 
 def _risk(loop: LoopPaths) -> str | None:
@@ -182,21 +197,31 @@ def _risk(loop: LoopPaths) -> str | None:
         return f"content that cannot be judged ({error.message})"
 
 
-def _carry_out(job: Job, archive: bool, force: bool) -> Removed | Kept:
+def _unread(loop: LoopPaths, how: How) -> str | None:
+    try:
+        count = 0 if how.archive else leftovers.unread_messages(loop)
+    except OSError as error:
+        return f"messages that cannot be read ({error.strerror})"
+    return f"{count} message{'s'[: count != 1]} that the agent has not read" if count else None
+
+
+def _carry_out(job: Job, how: How) -> Removed | Kept:
     loop = job.loop
     lock = locks.acquire(loop.runner_lock)
     if lock is None:
         return Kept(loop, "a runner has just been started")
     with lock:
         try:
-            _remove_worktree(job, force)
+            if not how.force and _unread(loop, how) is not None:
+                return Kept(loop, "a message has just come for it")
+            _remove_worktree(job, how.force)
             for found in registry.entries()[0]:
                 if found.entry["ralphDir"] == str(loop.dir):
                     registry.remove(found.path)
             temp = leftovers.temp_dir(loop)
             if temp is not None:
                 leftovers.remove_tree(temp)
-            return Removed(job, _move_away(loop, archive))
+            return Removed(job, _move_away(loop, how.archive))
         except RalphError as error:
             return Kept(loop, error.message)
         except OSError as error:
@@ -231,6 +256,15 @@ def _move_away(loop: LoopPaths, archive: bool) -> Path | None:
     return place
 
 
+def _finish(doomed: Path) -> None:
+    try:
+        leftovers.remove_tree(doomed)
+    except FileNotFoundError:
+        pass  # the clean that began it is still at it
+    except OSError as error:
+        raise RalphError(f"{doomed} cannot be removed: {error.strerror}: {error.filename}") from error
+
+
 def _confirm(yes: bool) -> None:
     if yes:
         return
@@ -246,7 +280,7 @@ def _described(plan: Plan, archive: bool) -> list[str]:
         if job.branch is not None:
             lines.append(f"         and its worktree; branch {job.branch} stays")
         if job.risk is not None:
-            lines.append(f"         LOST with the worktree: {job.risk}")
+            lines.append(f"         LOST with it: {job.risk}")
     lines += [f"remove   registry entry {entry.what}: {entry.reason}" for entry in plan.entries]
     lines += [f"remove   {folder}, left of an earlier clean" for folder in plan.unfinished]
     lines += [f"keep     {kept.loop.name}: {kept.reason}" for kept in plan.kept]

@@ -163,6 +163,11 @@ def end_runner(paths: LoopPaths) -> bool:
     if found.runner == "dead":
         raise RalphError(f"loop {name!r} is not running ({found.shown})", _resume_hint(paths))
     who = _runner_of(paths, found.state)
+    if who[0] is not None and identity.is_same(*who) and not identity.is_background(who[0]):
+        raise RalphError(
+            f"pid {who[0]} is no runner, though the files of {name!r} name it; nothing was signalled",
+            f"see: ralph-rpc status {name}",
+        )
     if not identity.signal_same(*who, signal.SIGTERM) and not _until(lambda: _is_free(paths), LEAVE_S):
         raise RalphError(f"the runner of {name!r} cannot be signalled", f"see: ralph-rpc status {name}")
     by_force = not _until(lambda: _is_free(paths), TERM_PATIENCE_S)

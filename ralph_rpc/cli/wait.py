@@ -13,7 +13,7 @@ from ralph_rpc.cli.control import seconds
 from ralph_rpc.errors import ENDED_IN_ERROR, OK, STOPPED, RalphError
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.loops import LoopStatus, complete_names, loop_status, resolve_loop
-from ralph_rpc.text import inert
+from ralph_rpc.text import inert, inert_json
 
 POLL_S = 0.2
 
@@ -68,5 +68,5 @@ def wait(
             line = f"{paths.name}: {found.shown}" + (f" ({reason})" if reason else "")
             click.echo(inert(line, keep_newlines=False))
     if as_json:
-        click.echo(orjson.dumps(ended, option=orjson.OPT_INDENT_2).decode())
+        click.echo(inert_json(orjson.dumps(ended, option=orjson.OPT_INDENT_2).decode()))
     ctx.exit(ENDED_IN_ERROR if ENDED_IN_ERROR in codes else max(codes))

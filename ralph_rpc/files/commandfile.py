@@ -15,6 +15,7 @@ UNKNOWN_NAME = (
     f"unknown command name; name it <verb>.json or <verb>-<anything>.json with one of: {', '.join(VERBS)}"
 )
 
+_MEMBERS = (b"type", b"id", b"message", b"when", b"then")
 _WITH_MESSAGE = ("steer", "followup")
 _CHOICES: dict[Verb, tuple[str, tuple[str, ...]]] = {
     # member and its values, the default first
@@ -74,7 +75,23 @@ def _json_object(verb: Verb, data: bytes) -> dict[str, Any]:
         raise InvalidCommand(f"the file is not valid JSON ({where}); {_expected(verb)}") from None
     if not isinstance(value, dict):
         raise InvalidCommand(f"the file holds no JSON object; {_expected(verb)}")
+    if twice := _repeated(data):
+        raise InvalidCommand(f"{twice} is there more than once; one of the two would be lost")
     return value
+
+
+def _repeated(data: bytes) -> str | None:
+    """A member of a command that valid JSON has twice at its top; parsers silently keep the last one."""
+    if b"\\u" not in data and all(data.count(b'"%s"' % name) < 2 for name in _MEMBERS):
+        return None  # almost always, and known without a second, slower parser
+    import json
+
+    try:
+        pairs = json.loads(data, object_pairs_hook=list, parse_int=float)
+    except RecursionError:
+        raise InvalidCommand("the file is nested too deeply; no command needs that") from None
+    names = [name.encode() for name, _ in pairs]
+    return next((name.decode() for name in _MEMBERS if names.count(name) > 1), None)
 
 
 def _body(verb: Verb, value: dict[str, Any]) -> Body:

@@ -59,6 +59,22 @@ def is_same(pid: int | None, start: float | None, boot: str | None) -> bool:
     return start_time(pid) == start
 
 
+def is_background(pid: int) -> bool:
+    """Tell whether `pid` is a process of this user without a terminal, as runner, guard and pi are.
+
+    So no file, whatever it says, makes us end a person's shell or another user's process.
+    """
+    if not _HAS_PROC:
+        return _is_background_without_proc(pid)
+    process = Path(f"/proc/{pid}")
+    try:
+        stat, owner = (process / "stat").read_bytes(), process.stat().st_uid
+    except OSError:
+        return False
+    fields = stat[stat.rfind(b")") + 1 :].split()
+    return len(fields) > 4 and fields[4] == b"0" and owner == os.geteuid()
+
+
 def signal_same(pid: int | None, start: float | None, boot: str | None, sig: int) -> bool:
     """Send `sig` to `pid` if it is that process (see `is_same`); tell whether the signal was sent.
 
@@ -101,3 +117,13 @@ def _start_time_without_proc(pid: int) -> float | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except (psutil.Error, ValueError, OverflowError):
         return None
+
+
+def _is_background_without_proc(pid: int) -> bool:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return process.terminal() is None and process.uids().effective == os.geteuid()
+    except (psutil.Error, ValueError, OverflowError):
+        return False

@@ -105,6 +105,12 @@ def drop(inbox: Path, verb: Verb, body: dict[str, Any]) -> str:
     return str(id)
 
 
+def free_name(claimed: str) -> str | None:
+    """The name, still unique, under which a claimed file is a waiting command again; None if it is not claimed."""
+    claim = _CLAIMED.fullmatch(claimed)
+    return f"{claim[2].removesuffix('.json')}-{claim[1]}.json" if claim else None
+
+
 class Inbox:
     """The runner's side. One thread only."""
 
@@ -238,7 +244,8 @@ class Inbox:
                 self._waiting.pop(name, None)
                 return self._reject(name, verb, problem.reason, problem.id)
             if seen is not None:
-                self._waiting[name] = _Waiting(seen, since_s if seen == look else now_s)
+                # As it was before it was read: what came after that has not been looked into yet.
+                self._waiting[name] = _Waiting(look, since_s if seen == look else now_s)
             return None
         self._waiting.pop(name, None)
         return Claimed(id or claim[1], verb, body, self._dir / name, name, mtime_ns)

@@ -5,7 +5,9 @@ file is removed after that. If the machine dies in between, the file is met agai
 by the name in the journal; a torn last line was never durable, so it is cut off and its file is still there.
 """
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -55,11 +57,24 @@ class CommandJournal:
             journal._load()
         return journal
 
+    @classmethod
+    def read(cls, path: Path) -> "CommandJournal":
+        """What the journal says, to be looked at only: nothing is created, cut or kept open. Raises OSError."""
+        journal = cls(path)
+        if path.is_file():
+            for line in journal._lines():
+                journal._count(line)
+        elif os.path.lexists(path):
+            raise OSError(errno.EINVAL, "it is no plain file", str(path))
+        return journal
+
     def append(self, line: JournalLine, durable: bool) -> None:
         """Append one step of one command; with `durable` it survives a power loss once this returns.
 
         Raises OSError; then the step is neither in the file nor counted.
         """
+        if not self.is_intact():
+            self.mend(line["at"])
         size = append_whole(self._fd, orjson.dumps(line) + b"\n", self._size)
         if durable:
             try:
@@ -69,6 +84,33 @@ class CommandJournal:
                 raise
         self._size = size
         self._count(line)
+
+    def is_intact(self) -> bool:
+        """Tell whether the file is still the one we write and holds nothing that is not ours."""
+        try:
+            there = self._path.lstat()
+        except OSError:
+            return False
+        return os.path.samestat(there, os.fstat(self._fd)) and there.st_size == self._size
+
+    def mend(self, at: int) -> None:
+        """Write the journal anew: what can still be read in the file, and every open command. Raises OSError.
+
+        Somebody else has changed it. Left as it is, a next runner would not know what this one has received.
+        """
+        kept = list(self._lines()) if self._path.is_file() and not self._path.is_symlink() else []
+        there = {line["id"] for line in kept if line["state"] == "received"}
+        for command in self._open.values():
+            if command.id not in there:
+                step: JournalLine = {"at": at, "id": command.id, "command": command.verb, "state": "received"}
+                kept.append({**step, "body": command.body})
+                if command.sent:
+                    kept.append({**step, "state": "sent"})
+        data = _encoded(kept)
+        write_atomic(self._path, data)
+        fd = self._open_file()
+        os.close(self._fd)
+        self._fd, self._size = fd, len(data)
 
     def open_commands(self) -> list[OpenCommand]:
         """Return the commands that have not ended, in order of receipt."""
@@ -88,11 +130,15 @@ class CommandJournal:
             os.close(self._fd)
             self._fd = -1
 
+    def _open_file(self) -> int:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        return os.open(self._path, flags, 0o600)
+
     def _load(self) -> None:
-        self._fd = os.open(
-            self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
+        self._fd = self._open_file()
         try:
+            if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+                raise OSError(errno.EINVAL, "it is no plain file", str(self._path))
             self._size = end_of_lines(self._fd)
             cut_to(self._fd, self._size)
             for line in self._lines():
@@ -139,4 +185,8 @@ class CommandJournal:
                 kept.append(line)
             elif line["id"] in self._open:
                 kept.append(line)
-        return b"".join(orjson.dumps(line) + b"\n" for line in kept)
+        return _encoded(kept)
+
+
+def _encoded(lines: list[JournalLine]) -> bytes:
+    return b"".join(orjson.dumps(line) + b"\n" for line in lines)

@@ -11,6 +11,7 @@ import orjson
 
 from ralph_rpc import clock
 from ralph_rpc.files import identity, locks
+from ralph_rpc.files.atomic import make_private_dir
 from ralph_rpc.files.paths import LoopPaths, registry_dir
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +80,7 @@ def entry(project: Path, name: str = "api", /, alive: bool = False, **changes: A
 
 def register(file: str, content: Json | bytes) -> Path:
     """Puts an entry, or anything, into the registry."""
-    registry_dir().mkdir(parents=True, exist_ok=True)
+    make_private_dir(registry_dir())
     path = registry_dir() / f"{file}.json"
     path.write_bytes(content if isinstance(content, bytes) else orjson.dumps(content))
     return path

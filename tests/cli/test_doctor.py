@@ -2,25 +2,21 @@
 
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ralph_rpc import leftovers
 from ralph_rpc.cli.main import run
-from ralph_rpc.files import identity, locks
+from ralph_rpc.files import identity
 from ralph_rpc.files.paths import LoopPaths
 from tests.cli import forged
+from tests.cli.examined import Capture, examined, install_pi, of, private_loop, troubles
 
-Capture = pytest.CaptureFixture[str]
-Finding = dict[str, Any]
 STUBBORN = "import signal,sys; signal.signal(15, signal.SIG_IGN); print('up', flush=True); sys.stdin.read()"
 
 
@@ -30,43 +26,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "web"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    install_pi(tmp_path, monkeypatch, "echo 1.5.2")
+    install_pi(tmp_path, monkeypatch)
     return folder
-
-
-def install_pi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
-    pi = tmp_path / "bin/pi"
-    pi.parent.mkdir(exist_ok=True)
-    pi.write_text(f"#!/bin/sh\n{does}\n")
-    pi.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{pi.parent}:{os.environ['PATH']}")
-
-
-def private_loop(project: Path, name: str = "api", **changes: Any) -> LoopPaths:
-    """A loop with the modes that `start` gives."""
-    loop = forged.loop(project, name, **changes)
-    for path in (project / ".ralph", *(project / ".ralph").rglob("*")):
-        path.chmod(0o700 if path.is_dir() else 0o600)
-    return loop
-
-
-def examined(capsys: Capture, *args: str) -> tuple[int, list[Finding]]:
-    capsys.readouterr()
-    code = run(["doctor", "--json", *args])
-    findings: list[Finding] = json.loads(capsys.readouterr().out)
-    return code, findings
-
-
-def of(findings: list[Finding], check: str) -> list[Finding]:
-    return [finding for finding in findings if finding["check"] == check]
-
-
-def troubles(findings: list[Finding]) -> list[Finding]:
-    return [
-        finding
-        for finding in findings
-        if finding["level"] != "ok" and finding["check"] not in ("node", "npm")
-    ]
 
 
 def test_a_sound_machine_and_project_have_nothing_to_complain_of(project: Path, capsys: Capture) -> None:
@@ -142,25 +103,6 @@ def test_a_wrong_option_in_a_config_file_is_found(project: Path, capsys: Capture
     assert "max-iteratoins" in of(findings, "pi")[0]["message"]
 
 
-def test_what_others_could_read_or_write_is_found_and_closed(project: Path, capsys: Capture) -> None:
-    loop = private_loop(project, alive=True)
-    loop.events.write_text("{}\n")
-    (project / ".ralph").chmod(0o755)
-    loop.inbox.chmod(0o777)
-    loop.events.chmod(0o644)
-    loop.task.write_text("mine")  # the user's own file, in a closed folder
-    loop.task.chmod(0o644)
-    code, findings = examined(capsys)
-    assert code == 1 and len(of(findings, "permissions")) == 3
-    assert loop.inbox.stat().st_mode & 0o777 == 0o777  # only looked
-    code, findings = examined(capsys, "--fix")
-    assert code == 0
-    assert [finding["fixed"] for finding in of(findings, "permissions")] == [True] * 3
-    modes = [path.stat().st_mode & 0o777 for path in (project / ".ralph", loop.inbox, loop.events, loop.task)]
-    assert modes == [0o700, 0o700, 0o600, 0o644]
-    assert examined(capsys)[0] == 0
-
-
 def test_stale_entries_are_found_and_removed_and_needed_ones_stay(
     project: Path, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -196,33 +138,6 @@ def test_a_registry_that_cannot_be_written_is_found(
     assert "cannot be written" in of(findings, "registry")[0]["message"]
 
 
-def test_crashed_loops_torn_logs_and_temporary_folders_are_found(
-    project: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    temp = tmp_path / "ralph-api-x1"
-    temp.mkdir()
-    loop = private_loop(project, tmpDir=str(temp))
-    loop.events.write_bytes(b'{"type":"a"}\n{"type":')
-    loop.events.chmod(0o600)
-    live = private_loop(project, "live", alive=True)
-    live.events.write_bytes(b'{"type":')  # being written
-    live.events.chmod(0o600)
-    with forged.runner_of(live):
-        code, findings = examined(capsys)
-        assert code == 0
-        assert {finding["check"]: finding["level"] for finding in troubles(findings)} == {
-            "loops": "warn",
-            "logs": "warn",
-            "temp": "warn",
-        }
-        assert "api has crashed" in of(findings, "loops")[0]["message"]
-        assert str(loop.events) in of(findings, "logs")[0]["message"]
-        _, findings = examined(capsys, "--fix")
-    assert not temp.exists() and of(findings, "temp")[0]["fixed"]
-    assert loop.events.read_bytes().endswith(b'{"type":')  # the next start's business
-
-
 @contextmanager
 def start(loop: LoopPaths, code: str = STUBBORN) -> Iterator[subprocess.Popen[bytes]]:
     """A process of the loop that is up, and is killed in the end."""
@@ -234,37 +149,6 @@ def start(loop: LoopPaths, code: str = STUBBORN) -> Iterator[subprocess.Popen[by
             yield process
         finally:
             process.kill()
-
-
-@pytest.mark.usefixtures("no_leftovers")
-def test_processes_of_a_dead_runner_are_found_and_ended(
-    project: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leftovers, "TERM_S", 0.3)
-    dead = private_loop(project, "dead")
-    vanished = LoopPaths.of(project, "vanished")
-    live, ending = private_loop(project, "live"), private_loop(project, "ending")
-    with (
-        start(dead) as orphan,
-        start(dead, STUBBORN.replace("signal.SIG_IGN", "signal.SIG_DFL")) as stopped,
-        start(vanished) as homeless,
-        start(live) as owned,
-        start(ending) as guarded,
-    ):
-        stopped.send_signal(signal.SIGSTOP)
-        guard = locks.acquire(ending.tree_lock)
-        assert guard is not None
-        with forged.runner_of(live), guard:
-            code, findings = examined(capsys)
-            found = {f"pid {process.pid}" for process in (orphan, stopped, homeless)}
-            assert code == 1
-            assert {finding["message"].split(" of ")[0] for finding in of(findings, "orphans")} == found
-            assert orphan.poll() is None
-            code, findings = examined(capsys, "--fix")
-            assert code == 0
-            assert of(findings, "orphans")[0]["fixed"]
-            assert (orphan.wait(10), stopped.wait(10), homeless.wait(10)) == (-9, -15, -9)
-            assert owned.poll() is None and guarded.poll() is None
 
 
 @pytest.mark.usefixtures("no_leftovers")
@@ -311,13 +195,3 @@ def test_processes_are_left_to_a_runner_that_has_come_back(project: Path) -> Non
         assert process.poll() is None
 
 
-def test_a_full_disk_is_a_failure_and_a_nearly_full_one_a_warning(
-    project: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for free, level, code in ((50 << 20, "fail", 1), (500 << 20, "warn", 0)):
-        monkeypatch.setattr(
-            shutil, "disk_usage", lambda _, free=free: shutil._ntuple_diskusage(1 << 40, 0, free)
-        )
-        got, findings = examined(capsys)
-        assert got == code
-        assert {finding["level"] for finding in of(findings, "disk")} == {level}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 from ralph_rpc.cli.list import rows_of_project
 from ralph_rpc.cli.list import table as drawn
 from ralph_rpc.cli.main import run
+from ralph_rpc.files import identity
 from ralph_rpc.files.paths import registry_dir
+from ralph_rpc.text import width
 from tests.cli import forged
 
 Capture = pytest.CaptureFixture[str]
@@ -155,6 +158,42 @@ def test_hostile_texts_of_an_entry_are_printed_inert(tmp_path: Path, capsys: Cap
         shown = "".join(capsys.readouterr())
         assert not {char for char in shown if char != "\n" and (ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0)}
         assert "\u202e" not in shown
+
+
+def test_columns_stand_under_their_titles_whatever_is_in_them(project: Path) -> None:
+    for name in ("plain", "long-name-of-a-loop", "x"):
+        forged.loop(project, name, status="stopped")
+    rows, _ = rows_of_project(project)
+    for row, kind in zip(rows, ("日本", "task", "e\u0301"), strict=True):
+        row["kind"] = kind
+    bare = drawn(rows, colour=False, columns=None)
+    title, *lines = bare.splitlines()
+    assert {width(line[: line.index("stopped")]) for line in lines} == {title.index("STATUS")}
+    # Colours take no room.
+    for row in rows:
+        row["shown"] = "error"
+    coloured = drawn(rows, colour=True, columns=None)
+    assert "\x1b[1mNAME" in coloured and coloured.count("\x1b[31merror") == 3
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == drawn(rows, colour=False, columns=None)
+
+
+def test_an_entry_of_a_dead_runner_costs_one_file_and_no_look_at_a_process(
+    project: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(200):
+        forged.register(f"e{number}", forged.entry(tmp_path / "other", f"loop{number}"))
+    opened: list[str] = []
+    real = os.open
+
+    def counted(path: Any, *args: Any, **kwargs: Any) -> int:
+        opened.append(os.fspath(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", counted)
+    monkeypatch.setattr(identity, "start_time", pytest.fail)
+    assert run(["list", "--all"]) == 0
+    assert capsys.readouterr().out.count("\n") == 201
+    assert len(opened) <= 200 + 5, opened
 
 
 @pytest.mark.slow

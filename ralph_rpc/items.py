@@ -1,18 +1,16 @@
-"""What `view` makes of a loop's events: one frozen value per thing that a person wants to see. Values only.
+"""What `view` makes of a loop's events: one value per thing that a person wants to see. Values only.
 
 Texts are raw, as the model, a tool or a file gave them: whoever shows an item makes them inert first.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Event = Mapping[str, Any]
 """One parsed line of events.jsonl."""
 
 
-@dataclass(frozen=True)
-class TextDelta:
+class TextDelta(NamedTuple):
     """A piece of the assistant's text; a new `block` begins on a new line."""
 
     text: str
@@ -20,24 +18,21 @@ class TextDelta:
     block: int
 
 
-@dataclass(frozen=True)
-class MessageDone:
+class MessageDone(NamedTuple):
     """The assistant's message ended; `error` for stopReason `error` and `aborted`."""
 
     stop_reason: str
     error: str | None
 
 
-@dataclass(frozen=True)
-class ToolBegan:
+class ToolBegan(NamedTuple):
     id: str
     name: str
     args: str
     at: int | None
 
 
-@dataclass(frozen=True)
-class ToolEnded:
+class ToolEnded(NamedTuple):
     """`outcome`: the first line of the result, the last one where the tool failed."""
 
     id: str
@@ -48,16 +43,14 @@ class ToolEnded:
     outcome: str
 
 
-@dataclass(frozen=True)
-class UserText:
+class UserText(NamedTuple):
     """What the agent was told: its prompt, or (`operator`) a message of a person in between."""
 
     text: str
     operator: bool
 
 
-@dataclass(frozen=True)
-class Retry:
+class Retry(NamedTuple):
     """pi tries a failed request again after `delay_ms`."""
 
     attempt: int
@@ -65,8 +58,7 @@ class Retry:
     error: str
 
 
-@dataclass(frozen=True)
-class Compaction:
+class Compaction(NamedTuple):
     """pi shortens its context; `result` is None when it begins."""
 
     reason: str
@@ -74,38 +66,33 @@ class Compaction:
     ok: bool
 
 
-@dataclass(frozen=True)
-class Dialog:
+class Dialog(NamedTuple):
     """An extension asked something (confirm, select, input, editor); the runner answers at once."""
 
     method: str
     title: str
 
 
-@dataclass(frozen=True)
-class IterationBegan:
+class IterationBegan(NamedTuple):
     number: int
     kind: str
     at: int | None
 
 
-@dataclass(frozen=True)
-class IterationEnded:
+class IterationEnded(NamedTuple):
     """`record` is the iteration's record (`ralph_rpc.model.iteration`), unchecked."""
 
     record: Event
 
 
-@dataclass(frozen=True)
-class StatusChanged:
+class StatusChanged(NamedTuple):
     before: str
     status: str
     reason: str | None
     at: int | None
 
 
-@dataclass(frozen=True)
-class CommandStep:
+class CommandStep(NamedTuple):
     """`message` comes with `accepted`."""
 
     id: str
@@ -116,44 +103,38 @@ class CommandStep:
     redelivered: bool
 
 
-@dataclass(frozen=True)
-class Verified:
+class Verified(NamedTuple):
     command: str
     exit_code: int
     duration_ms: int
     tail: str
 
 
-@dataclass(frozen=True)
-class Notice:
+class Notice(NamedTuple):
     """`level`: info, warning or error."""
 
     level: str
     message: str
 
 
-@dataclass(frozen=True)
-class PiStarted:
+class PiStarted(NamedTuple):
     pid: int
     version: str | None
 
 
-@dataclass(frozen=True)
-class PiExited:
+class PiExited(NamedTuple):
     exit_code: int | None
     method: str
 
 
-@dataclass(frozen=True)
-class LoopBegan:
+class LoopBegan(NamedTuple):
     name: str
     pid: int
     resumed: bool
     at: int | None
 
 
-@dataclass(frozen=True)
-class LoopEnded:
+class LoopEnded(NamedTuple):
     status: str
     reason: str | None
     error: str | None

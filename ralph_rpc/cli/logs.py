@@ -1,14 +1,15 @@
 """`ralph-rpc logs`: what a loop did and does, readable or raw; and `follow`, which others use to watch a loop.
 
-It reads events.jsonl by offset and follows it over rotations by polling; it holds no lock and writes no file,
+It reads events.jsonl by offset and follows it over rotations, woken when it grows; it holds no lock and writes no file,
 so any number of them may run, and none of them matters to the loop.
 """
 
 import os
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 import click
 
@@ -21,6 +22,9 @@ from ralph_rpc.items import Event
 from ralph_rpc.loops import complete_names, loop_status, resolve_loop
 from ralph_rpc.text import count, inert_json, number, wants_colour
 from ralph_rpc.view import View, parse_line
+
+if TYPE_CHECKING:
+    from ralph_rpc.watch import Watch
 
 _POLL_S = 0.1
 _LIVENESS_S = 1.0
@@ -164,13 +168,46 @@ class _IterationOnly:
         return taken
 
 
+class _Growth:
+    """Waits until the log may have grown, at most _POLL_S."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._grown = threading.Event()
+        self._watch: Watch | None = None
+
+    def wait(self) -> None:
+        if self._watch is None:
+            # Here, because it takes longer to load than the rest of the command, and only who follows needs it.
+            from ralph_rpc.watch import GROWTH, Watch
+
+            self._watch = Watch(self._folder, GROWTH, self._grown.set)
+            self._watch.start()
+        self._grown.wait(_POLL_S)
+        self._grown.clear()
+
+    def stop(self) -> None:
+        if self._watch is not None:
+            self._watch.stop()
+
+
 def _pump(
     paths: LoopPaths, reader: EventReader, sink: _Text | _Raw, wait: bool, only: _IterationOnly | None
 ) -> bool:
     """Moves lines from the log to the sink; tells whether the last it saw was the loop's regular end."""
+    growth = _Growth(paths.dir)
+    try:
+        return _move(paths, reader, sink, growth if wait else None, only)
+    finally:
+        growth.stop()
+
+
+def _move(
+    paths: LoopPaths, reader: EventReader, sink: _Text | _Raw, growth: _Growth | None, only: _IterationOnly | None
+) -> bool:
     ended = False
     checked = 0.0
-    last_look = not wait
+    last_look = growth is None
     missed = 0
     while True:
         batch = reader.read()
@@ -189,7 +226,7 @@ def _pump(
         sink.flush(at_end=not batch)
         if batch:
             continue
-        if last_look or ended:
+        if last_look or ended or growth is None:
             return ended
         now = time.monotonic()
         if now - checked >= _LIVENESS_S:
@@ -198,7 +235,7 @@ def _pump(
                 # It may have written its last lines after our last read.
                 last_look = True
                 continue
-        time.sleep(_POLL_S)
+        growth.wait()
 
 
 def _runner_event(line: bytes, prefix: str) -> Event | None:

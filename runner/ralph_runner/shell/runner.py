@@ -25,6 +25,7 @@ from ralph_rpc.model.commands import JournalLine, Verb
 from ralph_rpc.model.config import Config
 from ralph_rpc.model.events import CommandStep
 from ralph_rpc.model.state import Worktree
+from ralph_rpc.watch import ARRIVAL, Watch
 from ralph_runner.core.reports import Begin, Broken, CommandCame, Terminate, Tick
 from ralph_runner.core.snapshot import Facts
 from ralph_runner.shell.perform import Performer, write_record
@@ -32,7 +33,6 @@ from ralph_runner.shell.reassert import reassert
 from ralph_runner.shell.recover import Recovered, recover
 from ralph_runner.shell.saver import Saver
 from ralph_runner.shell.takeover import Takeover
-from ralph_runner.shell.watch import Watch
 
 HEARTBEAT_S = 5.0
 SCAN_S = 0.25
@@ -121,10 +121,10 @@ class Runner:
         def wake() -> None:
             loop.call_soon_threadsafe(arrived.set)
 
-        watch = Watch(self._paths.inbox, wake)
+        watch = Watch(self._paths.inbox, ARRIVAL, wake)
         trouble = watch.start()
         if trouble is not None:
-            self._notice(log, "warning", trouble)
+            self._notice(log, "warning", f"no watch on the inbox ({trouble}); it is scanned four times a second")
         helpers: list[asyncio.Future[None]] = [
             asyncio.create_task(
                 self._watch_inbox(performer, inbox, journal, log, arrived, SCAN_S if trouble else WATCHED_SCAN_S)

@@ -38,6 +38,9 @@ ORPHAN_SWEEP_TERM_S = 1.0
 SWEEP_KILL_S = 10.0
 """After so long something cannot be killed (it hangs in the kernel, or runs as another user): give up."""
 
+_HASTE = 50
+"""Looks at what was adopted between two at the whole process table."""
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -101,7 +104,7 @@ def sweep(
     the descendants just seen, collects the dead and tells whether nothing is left. `told` are the (pid, start)
     that had their SIGTERM already. Returns False after SWEEP_KILL_S with something left.
     """
-    me, my_group = os.getpid(), os.getpgrp()
+    me = os.getpid()
     told = set(told)
     kill_at = time.monotonic() + term_s
     give_up_at = kill_at + SWEEP_KILL_S
@@ -116,15 +119,45 @@ def sweep(
                     _send(pid, process, signal.SIGCONT)
                 continue
             _send(pid, process, signal.SIGKILL)
-            # A chain of forks may be faster than the look. Its group is hit at one stroke, and as long as this
-            # child is not reaped the group's number cannot pass to strangers. Nobody joins a group of another
-            # session, so that it cannot hold anything but this tree.
-            if process.parent == me and process.group != my_group:
-                _ignoring_errors(os.killpg, process.group, signal.SIGKILL)
         if reap(left):
             return True
+        if now >= kill_at:
+            _kill_adopted(spare, reap)
         time.sleep(0.02 if now < kill_at else 0.001)
     return False
+
+
+def _kill_adopted(
+    spare: Callable[[dict[int, Process]], Collection[int]], reap: Callable[[dict[int, Process]], bool]
+) -> None:
+    # A chain of forks is faster than a look at the whole table, but each of its dead comes to this process at once.
+    me, my_group = os.getpid(), os.getpgrp()
+    for _ in range(_HASTE):
+        adopted = _adopted()
+        left = descendants(adopted, (me,), spare(adopted))
+        if not left:
+            return
+        for pid, process in left.items():
+            _send(pid, process, signal.SIGKILL)
+            # The group is hit at one stroke, and as long as this child is not reaped the group's number cannot
+            # pass to strangers. Nobody joins a group of another session, so that it holds nothing but this tree.
+            if process.group != my_group:
+                _ignoring_errors(os.killpg, process.group, signal.SIGKILL)
+        reap(left)
+
+
+def _adopted() -> dict[int, Process]:
+    # The children of the main thread, where orphans come to. Empty where the kernel does not tell.
+    me = os.getpid()
+    try:
+        fd = os.open(f"/proc/{me}/task/{me}/children", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return {}
+    try:
+        pids = os.read(fd, 1 << 16).split()
+    finally:
+        os.close(fd)
+    return {int(pid): process for pid in pids if (process := _look(int(pid)))}
 
 
 class Guard:

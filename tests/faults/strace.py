@@ -25,6 +25,7 @@ CALLS = (
 )  # fmt: skip
 """What changes something on disk, or reaches another process."""
 
+ON_NO_FILE = re.compile(r"\(\d+<(pipe|socket|anon_inode):")
 KILL = "signal=KILL"
 ATTACH_S = 20.0
 LIFE_S = 60.0
@@ -69,14 +70,18 @@ class End(NamedTuple):
     code: int
     """Its exit code, or minus the signal that ended it."""
     hit: bool
-    """It came to the call."""
+    """It came to the call; an error: and the call was on a file. Threads do not always come in the same order, and
+    no pipe was ever full of data."""
 
 
 def run(start: Start, point: Point, effect: str = KILL) -> End:
     """Runs a process with one fault."""
     injection = f"inject={point.call}:{effect}:when={point.number}"
-    code, log = _traced(start(), "-e", f"trace={point.call}", "-e", injection, threads=point.threads)
-    return End(code, code == -signal.SIGKILL if effect == KILL else "(INJECTED)" in log)
+    code, log = _traced(start(), "-y", "-e", f"trace={point.call}", "-e", injection, threads=point.threads)
+    if effect == KILL:
+        return End(code, code == -signal.SIGKILL)
+    failed = next((line for line in log.splitlines() if line.endswith("(INJECTED)")), None)
+    return End(code, failed is not None and ON_NO_FILE.search(failed) is None)
 
 
 def points(start: Start) -> list[Point]:
@@ -87,8 +92,7 @@ def points(start: Start) -> list[Point]:
     assert code == 0, f"it failed without any fault: {code}"
     found: dict[str, dict[int, list[bool]]] = {call: {first: []} for call in CALLS}
     for thread, call, rest in re.findall(r"^(\d+) +(\w+)\((.*)", text, re.MULTILINE):
-        is_file = re.match(r"\d+<(pipe|socket|anon_inode):", rest) is None
-        found[call].setdefault(int(thread), []).append(is_file)
+        found[call].setdefault(int(thread), []).append(ON_NO_FILE.match(f"({rest}") is None)
     own = [Point(call, n, False, file) for call in CALLS for n, file in enumerate(found[call][first], 1)]
     most = {call: max(threads.values(), key=len) for call, threads in found.items()}
     more = [call for call in CALLS if len(most[call]) > len(found[call][first])]

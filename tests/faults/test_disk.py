@@ -213,7 +213,9 @@ def test_row_14_a_full_disk_holds_the_loop_until_there_is_room(
     assert [e["to"] for e in rig.of("ralph_status")].count("waiting") == count
     check_whole(rig)
     assert cpu < MOST_CPU
-    figure(f"{count} times full: 0 torn, 0 lost; on again {longest:.1f} s after there was room; {cpu:.1%} of a core held")
+    figure(
+        f"{count} times full: 0 torn, 0 lost; on again {longest:.1f} s after there was room; {cpu:.1%} of a core held"
+    )
 
 
 @pytest.mark.parametrize(
@@ -226,7 +228,9 @@ def test_row_14_a_full_disk_holds_the_loop_until_there_is_room(
     ],
     ids=" ".join,
 )
-def test_row_14_a_stop_works_on_a_full_disk(small: Path, tmp_path: Path, figure: Note, how: list[str]) -> None:
+def test_row_14_a_stop_works_on_a_full_disk(
+    small: Path, tmp_path: Path, figure: Note, how: list[str]
+) -> None:
     rig = rig_on(small, tmp_path, [[flow(20_000)], [flow(20_000)]])
     rig.start()
     wait_for("words", partial(has_told, rig, 50))
@@ -274,7 +278,10 @@ def limit(pid: int, size: int) -> None:
 
 def test_row_14_a_step_that_the_journal_cannot_take_waits(tmp_path: Path, figure: Note) -> None:
     """In the middle of a step: the followup goes out with the next prompt, and is written down before that."""
-    rig = fake_rig(tmp_path, [["one", gate("1"), "on"], ["two", gate("2"), "on"], ["three", gate("3"), "on"], f"done\n{MARKER}"])
+    rig = fake_rig(
+        tmp_path,
+        [["one", gate("1"), "on"], ["two", gate("2"), "on"], ["three", gate("3"), "on"], f"done\n{MARKER}"],
+    )
     rig.start("--log-size", "64K")
     # The journal becomes the largest file, so that a limit meets it alone.
     rig.drop("steer-1.json", json.dumps({"id": "large", "message": "x" * 700_000}))
@@ -331,7 +338,10 @@ def test_row_17_a_deleted_folder_ends_the_loop(tmp_path: Path, figure: Note, wha
     rig.start()
     runner, guard, pi = rig.pids()
     wait_for("words", partial(has_told, rig, 20))
-    shutil.rmtree({"the loop": rig.paths.dir, ".ralph": rig.paths.dir.parent, "the project": rig.project}[what], ignore_errors=True)
+    shutil.rmtree(
+        {"the loop": rig.paths.dir, ".ralph": rig.paths.dir.parent, "the project": rig.project}[what],
+        ignore_errors=True,
+    )
     took, used = ends_calmly(runner, [guard, pi])
     assert rig.of_mine() == {}
     figure(f"{what} deleted: over after {took:.1f} s, {used:.2f} s of processor time")
@@ -361,7 +371,11 @@ def test_row_17_a_folder_that_may_no_longer_be_written_ends_the_loop(
     tmp_path: Path, figure: Note, what: str
 ) -> None:
     """Root obeys modes where it has lost its capabilities."""
-    drop = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search,-fowner", "--"] if os.geteuid() == 0 else []
+    drop = (
+        ["setpriv", "--bounding-set", "-dac_override,-dac_read_search,-fowner", "--"]
+        if os.geteuid() == 0
+        else []
+    )
     rig = fake_rig(tmp_path, [["one", gate("1"), "on"], ["two", gate("2")]])
     command = [*drop, sys.executable, "-P", "-m", "ralph_rpc", "start", "x", "--pi", rig.pi, "-m", "Do it."]
     subprocess.run(command, cwd=rig.project, env=rig.env, check=True, capture_output=True, timeout=60)

@@ -169,7 +169,9 @@ def test_row_13_a_power_loss_leaves_a_prefix_and_a_state_old_or_rebuilt(
 
 @times(quick=2, full=12)
 @pytest.mark.timeout(900)
-def test_row_13_the_whole_program_goes_on_after_a_power_loss(tmp_path: Path, figure: Note, count: int) -> None:
+def test_row_13_the_whole_program_goes_on_after_a_power_loss(
+    tmp_path: Path, figure: Note, count: int
+) -> None:
     rig = fake_rig(tmp_path, [["one", {"hang": True}], f"done\n{MARKER}"])
     # Lines and state that had not reached the disk when the power went, all three at once.
     for n in range(count):
@@ -199,7 +201,9 @@ def test_row_13_the_whole_program_goes_on_after_a_power_loss(tmp_path: Path, fig
 
 
 @times(quick=3, full=20)
-def test_row_33_several_rotations_between_two_looks_are_followed(path: Path, figure: Note, count: int) -> None:
+def test_row_33_several_rotations_between_two_looks_are_followed(
+    path: Path, figure: Note, count: int
+) -> None:
     reader = EventReader.at_start(path)
     log = EventLog.open(path, limit=400, keep=50)
     got: list[int] = []
@@ -321,7 +325,9 @@ def follow(rig: Rig) -> "subprocess.Popen[bytes]":
 
 
 @pytest.mark.parametrize("tail", [b"", b"\0" * 7, b"\0" * 70_000], ids=["cut", "7 nuls", "70,000 nuls"])
-def test_row_34_a_torn_line_is_cut_off_and_kept_aside_at_every_offset(path: Path, figure: Note, tail: bytes) -> None:
+def test_row_34_a_torn_line_is_cut_off_and_kept_aside_at_every_offset(
+    path: Path, figure: Note, tail: bytes
+) -> None:
     whole = line(0) + '{"n":1,"text":"caf\xe9 \u2028 \U0001f600","more":"xxxx"}\n'.encode()
     for cut in range(len(whole) + 1):
         path.write_bytes(whole[:cut] + tail)
@@ -333,7 +339,9 @@ def test_row_34_a_torn_line_is_cut_off_and_kept_aside_at_every_offset(path: Path
         stands = whole[:cut].count(b"\n")
         torn = whole[:cut].rpartition(b"\n")[2]
         assert [e["n"] for e in events if "n" in e] == [*range(stands), 2, 2], cut
-        assert [e["raw"] for e in events if "raw" in e] == ([torn.decode("utf-8", "replace")] if torn else []), cut
+        assert [e["raw"] for e in events if "raw" in e] == (
+            [torn.decode("utf-8", "replace")] if torn else []
+        ), cut
         assert b"\0" not in path.read_bytes()
     figure(f"{len(whole) + 1} offsets: 0 joined lines, every cut byte kept")
 
@@ -383,15 +391,21 @@ def test_row_35_a_flood_is_kept_whole_in_little_memory(tmp_path: Path, figure: N
     figure(f"{count * size} events, 0 lost, at {rate:,.0f} a second; the runner had {peak >> 20} MiB at most")
 
 
-BIG_RESULT = '{"type":"tool_execution_end","toolCallId":"1","toolName":"bash","result":{"content":[{"text":"%s"}]}}'
+BIG_RESULT = (
+    '{"type":"tool_execution_end","toolCallId":"1","toolName":"bash","result":{"content":[{"text":"%s"}]}}'
+)
 
 
 @pytest.mark.parametrize("step", ["a line", pytest.param("a tool", marks=pytest.mark.full)])
 @pytest.mark.timeout(900)
-def test_row_35_a_line_of_64_mib_passes_whole_in_little_memory(tmp_path: Path, figure: Note, step: str) -> None:
+def test_row_35_a_line_of_64_mib_passes_whole_in_little_memory(
+    tmp_path: Path, figure: Note, step: str
+) -> None:
     """From a tool the text comes six times: as its end, in messages, in the ends of the turn and of the run."""
     text, count = "x" * (64 << 20), 1 if step == "a line" else 3
-    one: dict[str, Any] = {"raw": BIG_RESULT % text} if step == "a line" else {"tool": "bash", "bytes": len(text)}
+    one: dict[str, Any] = (
+        {"raw": BIG_RESULT % text} if step == "a line" else {"tool": "bash", "bytes": len(text)}
+    )
     rig = fake_rig(tmp_path, [*([[one, "seen"]] * count), f"done\n{MARKER}"])
     rig.start("--log-size", "4G")
     peak = peak_until_end(rig, int(rig.paths.pid.read_text()))
@@ -409,8 +423,18 @@ def test_row_35_a_line_of_64_mib_passes_whole_in_little_memory(tmp_path: Path, f
 
 
 def test_row_35_a_line_is_cut_at_lf_only_and_what_is_no_json_is_marked(tmp_path: Path) -> None:
-    noise = ["null", "[1]", "{torn", "plain text", '{"type":"from the future"}', "\u2028", "a\x0bb\x0cc\x1cd\x85e\u2029f"]
-    rig = fake_rig(tmp_path, [[*({"raw": raw} for raw in noise), {"raw": "y" * (3 << 20)}, f"fine\n{MARKER}"]])
+    noise = [
+        "null",
+        "[1]",
+        "{torn",
+        "plain text",
+        '{"type":"from the future"}',
+        "\u2028",
+        "a\x0bb\x0cc\x1cd\x85e\u2029f",
+    ]
+    rig = fake_rig(
+        tmp_path, [[*({"raw": raw} for raw in noise), {"raw": "y" * (3 << 20)}, f"fine\n{MARKER}"]]
+    )
     rig.start()
     assert rig.wait_end()["status"] == "completed"
     kept = [e["raw"] for e in rig.of("ralph_unparsed")]
@@ -455,7 +479,9 @@ def test_row_36_ten_viewers_that_stand_still_change_nothing(tmp_path: Path, figu
             viewer.kill()
             viewer.communicate()
     seconds = (events[-1]["ralph"]["at"] - events[0]["ralph"]["at"]) / 1000
-    figure(f"{count} events past 10 stopped viewers in {seconds:.1f} s; each of them showed all when it went on")
+    figure(
+        f"{count} events past 10 stopped viewers in {seconds:.1f} s; each of them showed all when it went on"
+    )
 
 
 def _holds(pid: int, path: Path) -> bool:

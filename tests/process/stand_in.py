@@ -16,7 +16,6 @@ from pathlib import Path
 
 from ralph_rpc.files import locks
 from ralph_runner import guard
-from ralph_runner import guard
 from ralph_runner.pi.process import Guarded
 
 

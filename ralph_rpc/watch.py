@@ -10,6 +10,7 @@ from pathlib import Path
 
 from watchdog.events import (
     FileClosedEvent,
+    FileCreatedEvent,
     FileModifiedEvent,
     FileMovedEvent,
     FileSystemEvent,
@@ -18,8 +19,8 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-ARRIVAL: list[type[FileSystemEvent]] = [FileClosedEvent, FileMovedEvent]
-"""A file was closed after writing, or moved there."""
+ARRIVAL: list[type[FileSystemEvent]] = [FileClosedEvent, FileMovedEvent, FileCreatedEvent]
+"""A file was closed after writing, renamed, or moved there from another folder (which counts as created)."""
 GROWTH: list[type[FileSystemEvent]] = [FileModifiedEvent, FileMovedEvent]
 """A file was written to, or moved there."""
 

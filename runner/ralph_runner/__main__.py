@@ -20,7 +20,11 @@ def main() -> int:
     config = records.read_config(paths)
     if config is None:
         raise FileNotFoundError(2, "there is no config.json", str(paths.config))
-    takeover = take_over(paths, config, resume)
+    try:
+        takeover = take_over(paths, config, resume)
+    except OSError as error:
+        print(f"the loop cannot be taken over: {error.filename or paths.dir}: {error.strerror}", file=sys.stderr)
+        return 1
 
     import asyncio
 

@@ -5,6 +5,8 @@ thread-safe. Only one folder is watched: a recursive watch would cost most of a 
 system has no inotify instance left, looking now and then has to serve.
 """
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,9 +22,9 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 ARRIVAL: list[type[FileSystemEvent]] = [FileClosedEvent, FileMovedEvent, FileCreatedEvent]
-"""A file was closed after writing, renamed, or moved there from another folder (which counts as created)."""
-GROWTH: list[type[FileSystemEvent]] = [FileModifiedEvent, FileMovedEvent]
-"""A file was written to, or moved there."""
+"""A file was made, closed after writing, or came by its name."""
+GROWTH: list[type[FileSystemEvent]] = [FileModifiedEvent, FileMovedEvent, FileCreatedEvent]
+"""A file was written to, made, or came by its name."""
 
 
 class Watch:
@@ -36,7 +38,7 @@ class Watch:
 
     def start(self) -> str | None:
         """Begins to watch; returns why that is not possible, or None."""
-        observer = Observer()
+        observer = _observer()
         try:
             observer.schedule(self._handler, str(self._folder), recursive=False, event_filter=self._kinds)
             observer.start()
@@ -57,4 +59,24 @@ class _Handler(FileSystemEventHandler):
         self._wake = wake
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        self._wake()
+        # Names with a dot are half-written or taken already; each command makes several.
+        if not Path(os.fsdecode(event.dest_path or event.src_path)).name.startswith("."):
+            self._wake()
+
+
+def _observer() -> BaseObserver:
+    if sys.platform != "linux":
+        return Observer()
+    from watchdog.observers.inotify import InotifyEmitter, InotifyObserver
+    from watchdog.observers.inotify_c import InotifyConstants, Mask
+
+    class Emitter(InotifyEmitter):
+        """Sees where a rename ends, and not where it begins: watchdog holds back the beginning for half a second, and
+        with it all that follows, when it reads it before the end."""
+
+        def get_event_mask_from_filter(self) -> Mask:
+            return Mask(super().get_event_mask_from_filter() & ~InotifyConstants.IN_MOVED_FROM)
+
+    observer = InotifyObserver()
+    observer._emitter_class = Emitter
+    return observer

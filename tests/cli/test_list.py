@@ -3,11 +3,9 @@
 import json
 import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -194,20 +192,3 @@ def test_an_entry_of_a_dead_runner_costs_one_file_and_no_look_at_a_process(
     assert run(["list", "--all"]) == 0
     assert capsys.readouterr().out.count("\n") == 201
     assert len(opened) <= 200 + 5, opened
-
-
-@pytest.mark.slow
-def test_thousands_of_entries_cost_little(project: Path, tmp_path: Path) -> None:
-    registry_dir().mkdir(parents=True)
-    entry = forged.entry(tmp_path / "other", "x")
-    for number in range(2_000):
-        (registry_dir() / f"{number}.json").write_bytes(orjson.dumps(entry | {"name": f"loop{number}"}))
-    command, env = forged.program("list", "--all")
-    with (tmp_path / "out").open("wb") as out:
-        process = subprocess.Popen(command, env=env, cwd=project, stdout=out)
-        # Time of the processor, not of the clock: other tests run at the same time.
-        _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    assert (tmp_path / "out").read_bytes().count(b"\n") == 2_001
-    assert used.ru_utime + used.ru_stime < 1.5

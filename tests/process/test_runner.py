@@ -1,13 +1,12 @@
 """The whole program on a fake pi: what a real one does too rarely, too slowly or never."""
 
-import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.rig import Rig, alive, fake_rig, wait_for
+from tests.rig import Rig, alive, fake_rig
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
 MARKER = "<promise>COMPLETE</promise>"
@@ -65,41 +64,6 @@ def test_a_deaf_pi_is_killed_when_it_is_to_stop(tmp_path: Path) -> None:
     assert rig.of("ralph_pi_exit")[-1]["terminationMethod"] in ("sigterm", "sigkill")
 
 
-def test_a_hostile_inbox_is_rejected_with_reasons_and_the_loop_goes_on(tmp_path: Path) -> None:
-    rig = fake_rig(tmp_path, [["hello", GATE, "on"], f"done\n{MARKER}"])
-    rig.start()
-    bad = {
-        "steer.json": "{not json", "steer-1.json": "[]", "steer-2.json": '{"message": ""}', "fly.json": "{}",
-        "stop-1.json": '{"when": "later"}', "followup.json": '{"type": "steer", "message": "x"}',
-    }  # fmt: skip
-    for name, text in bad.items():
-        rig.drop(name, text)
-    (rig.paths.inbox / "steer-3.json").write_bytes(b'{"message": "\xff"}')
-    (rig.paths.inbox / "steer-4.json").symlink_to("/etc/passwd")
-    (rig.paths.inbox / "steer-5.json").mkdir()
-    os.mkfifo(rig.paths.inbox / "steer-6.json")
-    (rig.paths.inbox / "steer-7.json").write_bytes(b"{" + b" " * (2 << 20) + b"}")
-    wait_for("11 rejected", lambda: len(list(rig.paths.rejected.glob("*.reason"))) == 11, timeout=15)
-    (rig.project / "go").touch()
-    assert rig.wait_end()["status"] == "completed"
-    for reason in rig.paths.rejected.glob("*.reason"):
-        assert reason.read_text().strip().count("\n") == 0
-    assert not [p for p in rig.paths.inbox.iterdir() if p.name != "rejected"]
-
-
-def test_a_stale_stop_is_set_aside_by_a_fresh_start_and_a_message_is_not(tmp_path: Path) -> None:
-    rig = fake_rig(tmp_path, [f"done\n{MARKER}"])
-    rig.start()
-    rig.wait_end()
-    rig.drop("stop.json")
-    rig.drop("steer.json", '{"id": "early", "message": "from before"}')
-    rig.start("-n", "2")
-    assert rig.wait_end()["status"] == "completed"
-    assert (rig.paths.rejected / "stop.json.reason").exists()
-    assert rig.steps("early")[-1] == "delivered"
-    assert any(rig.project.glob(".ralph/.archive/x-*/state.json"))
-
-
 def test_a_task_file_that_turns_unreadable_ends_the_loop_with_one_line(tmp_path: Path) -> None:
     rig = fake_rig(tmp_path, [["hello", GATE, "more"]])
     rig.start()
@@ -132,31 +96,6 @@ def test_sigterm_to_the_runner_ends_everything_in_order(tmp_path: Path) -> None:
     assert rig.wait_end()["stopReason"] == "kill"
     assert not alive(guard) and not alive(pi)
     assert outcomes(rig) == ["aborted"]
-
-
-def test_no_secret_of_the_environment_is_written_down(tmp_path: Path) -> None:
-    rig = fake_rig(tmp_path, [f"done\n{MARKER}"])
-    rig.env["ANTHROPIC_API_KEY"] = "canary-5c1f"
-    rig.start()
-    rig.wait_end()
-    found = [p for p in (*rig.paths.dir.rglob("*"), *Path(rig.env["RALPH_HOME"]).rglob("*")) if p.is_file()]
-    assert found and not [p for p in found if b"canary-5c1f" in p.read_bytes()]
-
-
-@pytest.mark.parametrize("mask", [0o000, 0o077])
-def test_folders_are_private_under_any_umask(tmp_path: Path, mask: int) -> None:
-    rig = fake_rig(tmp_path, [[{"tool": "bash", "run": "touch made"}, f"done\n{MARKER}"]])
-    before = os.umask(mask)
-    try:
-        rig.start()
-    finally:
-        os.umask(before)
-    rig.wait_end()
-    for path in (rig.paths.dir.parent, *rig.paths.dir.rglob("*")):
-        want = 0o700 if path.is_dir() else 0o600
-        assert path.stat().st_mode & 0o777 == want, path
-    # What the agent makes is the user's, under the user's umask.
-    assert (rig.project / "made").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_every_file_meets_its_schema(tmp_path: Path) -> None:

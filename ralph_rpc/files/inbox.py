@@ -28,6 +28,7 @@ STILL_S = 1.0
 """A file that is not valid yet is judged when it has not changed for so long: its writer may be half done."""
 
 _CONTROL = ("stop", "abort", "pause")
+_MESSAGES = ("steer", "followup")
 _REJECTED = "rejected"
 _NO_FILE = "it is a link, a folder or another special file; only plain files are taken"
 _CLAIMED = re.compile(r"\.claimed-(\d+-[0-9a-f]{8})-(.+)", re.DOTALL)
@@ -78,6 +79,16 @@ class _Problem(Exception):
         self.id = id
 
 
+class _Place(NamedTuple):
+    """Where a file stands in the order: by what it is, by time, by name."""
+
+    is_late: bool
+    mtime_ns: int
+    rest: str
+    name: str
+    is_message: bool
+
+
 class _Waiting(NamedTuple):
     look: tuple[int, ...]
     since_s: float
@@ -116,19 +127,22 @@ class Inbox:
 
     def __init__(self, dir: Path) -> None:
         self._dir = dir
-        self._order: dict[str, tuple[bool, int, str, str]] = {}
+        self._order: dict[str, _Place] = {}
         self._waiting: dict[str, _Waiting] = {}
         self._stuck: dict[str, tuple[int, ...]] = {}
 
-    def scan(self, now_s: float, limit: int = 200) -> Scan:
-        """Take up to `limit` files; `now_s` is a monotonic clock.
+    def scan(self, now_s: float, limit: int = 200, messages: bool = True) -> Scan:
+        """Take up to `limit` files; `now_s` is a monotonic clock. Without `messages` steers and followups are left.
 
         A claimed file is returned by every scan until it is `done` or `set_aside`, so that none is forgotten
         where its receipt could not be written. Raises OSError for trouble of the disk or the folder itself
         (ENOSPC, EACCES, EIO, folder gone) when nothing could be taken; nothing is lost then.
         """
         self._list()
-        ready = [name for name in self._order if self._is_due(name, now_s)]
+        ready = [
+            name for name, place in self._order.items()
+            if (messages or not place.is_message) and self._is_due(name, now_s)
+        ]  # fmt: skip
         commands: list[Claimed] = []
         rejected: list[Rejected] = []
         for name in heapq.nsmallest(limit, ready, key=self._order.__getitem__):
@@ -190,7 +204,8 @@ class Inbox:
                         continue
                     verb, _, rest = original.partition("-")
                     # The rest of our own names is a finer time than the clock of many file systems.
-                    place = (verb.removesuffix(".json") not in _CONTROL, mtime_ns, rest, name)
+                    verb = verb.removesuffix(".json")
+                    place = _Place(verb not in _CONTROL, mtime_ns, rest, name, verb in _MESSAGES)
                 order[name] = place
         self._order = order
         self._waiting = {name: known for name, known in self._waiting.items() if name in order}

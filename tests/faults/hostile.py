@@ -66,10 +66,10 @@ def mutant(rng: random.Random, whole: dict[str, Any], right_types: bool = False)
         return data
     broken = bytearray(data)
     for _ in range(rng.randint(1, 3)):
-        at = rng.randrange(len(broken))
+        at = rng.randint(0, len(broken))
         match rng.randint(0, 3):
             case 0:
-                broken[at] = rng.randrange(256)
+                broken[at : at + 1] = bytes([rng.randrange(256)])
             case 1:
                 del broken[at:]
                 broken += b"}"

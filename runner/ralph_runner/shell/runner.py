@@ -38,6 +38,8 @@ HEARTBEAT_S = 5.0
 SCAN_S = 0.25
 WATCHED_SCAN_S = 1.0
 """The safety scan where a watch wakes us: waking up is what an idle runner costs."""
+HELD_AT_MOST = 2_000
+"""Messages that wait for the model; more are left in the inbox, which a flood can only fill, not the memory."""
 RETRY_S = 0.05
 SETTLE_S = 3.0
 SYNC_S = 1.0
@@ -216,11 +218,13 @@ class Runner:
             # Not wait_for: its task and its exception would be most of what an idle runner costs.
             timer = asyncio.get_running_loop().call_later(pause, arrived.set)
             await arrived.wait()
+            # An event that is set already is no pause: in a flood everything else would starve.
+            await asyncio.sleep(0)
             timer.cancel()
             arrived.clear()
             found: list[Claimed] = []
             try:
-                scan = inbox.scan(time.monotonic())
+                scan = inbox.scan(time.monotonic(), messages=len(performer.loop.mail) < HELD_AT_MOST)
                 found = scan.commands
                 self._reject(log, scan.rejected)
                 self._accept(performer, inbox, journal, scan.commands)

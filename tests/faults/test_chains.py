@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ from ralph_runner.shell.orphans import TERM_S, sweep_orphans
 from tests.faults.conftest import Note
 from tests.faults.lives import GONE_S
 from tests.faults.tiers import times
-from tests.process.trees import KINDS, new_token, nothing_of, survivors, until
+from tests.process.trees import KINDS, guarded, new_token, nothing_of, survivors, until
 from tests.rig import fake_rig
 
 pytestmark = [pytest.mark.usefixtures("no_leftovers"), pytest.mark.timeout(600)]
@@ -36,17 +36,6 @@ def token() -> Iterator[str]:
     token = new_token()
     with nothing_of(token):
         yield token
-
-
-@contextlib.asynccontextmanager
-async def guarded(*argv: str) -> AsyncIterator[Guarded]:
-    program = await Guarded.spawn(argv, cwd=Path("/"), env=os.environ)
-    try:
-        yield program
-    finally:
-        program.kill()
-        await program.wait()
-        program.close()
 
 
 async def ended(program: Guarded) -> Exit:

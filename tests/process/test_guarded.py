@@ -1,14 +1,13 @@
 """One guarded program: how its end is told, and that its tree ends with it."""
 
 import asyncio
-import contextlib
 import errno
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ import pytest
 from ralph_rpc.files import identity
 from ralph_runner import guard
 from ralph_runner.pi.process import Exit, Guarded
-from tests.process.trees import is_gone, new_token, nothing_of, survivors
+from tests.process.trees import guarded, is_gone, new_token, nothing_of, survivors
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
 
@@ -26,17 +25,6 @@ def token() -> Iterator[str]:
     token = new_token()
     with nothing_of(token):
         yield token
-
-
-@contextlib.asynccontextmanager
-async def guarded(*argv: str) -> AsyncIterator[Guarded]:
-    program = await Guarded.spawn(argv, cwd=Path("/"), env=os.environ)
-    try:
-        yield program
-    finally:
-        program.kill()
-        await program.wait()
-        program.close()
 
 
 async def word(program: Guarded) -> str:

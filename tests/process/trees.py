@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+from ralph_runner.pi.process import Guarded
 
 ROOT = Path(__file__).parents[2]
 BOUND_S = 30.0
@@ -98,6 +100,18 @@ def runner(tree_lock: Path | None = None, env: dict[str, str] | None = None) -> 
             yield Runner(process)
         finally:
             process.kill()
+
+
+@asynccontextmanager
+async def guarded(*argv: str) -> AsyncIterator[Guarded]:
+    """A program under a guard in this process, ended with all its tree."""
+    program = await Guarded.spawn(argv, cwd=Path("/"), env=os.environ)
+    try:
+        yield program
+    finally:
+        program.kill()
+        await program.wait()
+        program.close()
 
 
 @contextmanager

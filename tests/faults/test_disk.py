@@ -314,7 +314,7 @@ def test_row_14_a_step_that_the_journal_cannot_take_waits(tmp_path: Path, figure
 
 
 def test_row_14_a_record_without_room_is_written_once_there_is(tmp_path: Path) -> None:
-    rig = fake_rig(tmp_path, [["one", gate("1"), "on"], f"done\n{MARKER}"])
+    rig = fake_rig(tmp_path, [["one", gate("1"), "on"], ["two", gate("2"), f"done\n{MARKER}"]])
     rig.start()
     for full in mounted(rig.paths.iterations, "-t", "tmpfs", "-o", "size=4k", "none"):
         (full / "ballast").write_bytes(b"x" * 4096)
@@ -326,6 +326,7 @@ def test_row_14_a_record_without_room_is_written_once_there_is(tmp_path: Path) -
         assert [r["iteration"] for r in rig.records()] == [1]
         assert len(rig.of("ralph_iteration_end")) == 1
         (full / "001.json").unlink()
+        (rig.project / "2").touch()
         rig.wait_end()
 
 

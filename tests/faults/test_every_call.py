@@ -394,7 +394,7 @@ def outcome(whole: Whole, code: int, what: object) -> Outcome:
     told = (what, code, state.get("status"), state.get("error"), log)
     assert code in (0, 1), told
     if not state:
-        assert code == 1 and "Errno" in log, told
+        assert code == 1 and ("the loop cannot be taken over: " in log or "Errno" in log), told
         return Outcome("did not begin", set())
     ends = {"error"} if code else {"stopped"}
     if code and "cannot write state.json" in log:  # perhaps the last state of all, for which there is only the log

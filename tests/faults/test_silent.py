@@ -79,7 +79,7 @@ def silence(folder: Path, kind: str) -> tuple[float, float]:
     if kind == "its model is silent":
         rig.wait_records(1)
     else:
-        until(lambda: is_gone(pi), "pi is gone")
+        until(lambda: is_gone(pi), "pi is gone", 90.0)
     gone = time.monotonic()
     assert rig.wait_end()["status"] == "completed"
     assert [(r["outcome"], r.get("errorKind")) for r in rig.records()] == [("timeout", "hang"), ("ok", None)]
@@ -187,7 +187,7 @@ def full_and_hanging(folder: Path) -> str:
     rig.start(*TIMEOUTS)
     pi = stopped_pi(rig)
     ids, longest = fill(rig)
-    until(lambda: is_gone(pi), "pi is gone")
+    until(lambda: is_gone(pi), "pi is gone", 90.0)
     state = rig.wait_end()
     assert state["status"] == "completed" and [r["outcome"] for r in rig.records()] == ["timeout", "ok"]
     assert all(rig.steps(id)[-1] == "delivered" for id in ids)

@@ -60,7 +60,12 @@ def test_a_process_left_behind_fails_its_test_and_is_ended(pytester: pytest.Pyte
         import pathlib, subprocess
 
         def test_careless(no_leftovers):
-            child = subprocess.Popen(["sleep", "300"], start_new_session=True)
+            # Its word says that it runs: for an instant after the start a process shows no environment.
+            argv = ["sh", "-c", "echo up; read line"]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            child = subprocess.Popen(argv, start_new_session=True, **pipes)
+            child.stdout.readline()
+            globals()["kept"] = child
             pathlib.Path("pid").write_text(str(child.pid))
 
         def test_careful(no_leftovers):

@@ -27,6 +27,7 @@ from ralph_rpc.files.inbox import free_name
 from ralph_rpc.files.journal import CommandJournal
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.model.state import ENDED, State
+from ralph_rpc.processes import processes
 
 MARK = "RALPH_LOOP_DIR"
 """In the environment of pi and of everything that it starts."""
@@ -65,7 +66,7 @@ def orphans(projects: Collection[Path]) -> list[Orphan]:
     parents: dict[int, int] = {}
     found: dict[int, Orphan] = {}
     unmarked: list[_Unmarked] = []
-    for process in psutil.process_iter():
+    for process in processes():
         start = None if process.pid in own else identity.start_time(process.pid)
         if start is None:
             continue
@@ -270,7 +271,7 @@ def _is_old(path: Path) -> bool:
 def _open_files() -> set[str]:
     """Every file that a process of this user has open."""
     paths: set[str] = set()
-    for process in psutil.process_iter():
+    for process in processes():
         with suppress(psutil.Error, OSError):  # gone, or somebody else's
             paths |= {file.path for file in process.open_files()}
     return paths
@@ -295,3 +296,12 @@ def remove_tree(path: Path) -> None:
         if mode & 0o700 != 0o700:
             os.chmod(folder, mode | 0o700, follow_symlinks=False)  # noqa: PTH101
     shutil.rmtree(path)
+
+
+def worktrees_of(loop: LoopPaths) -> list[Path]:
+    """Where a loop's worktrees are or can be: the one of --worktree, and those of tickets."""
+    try:
+        tickets = sorted(loop.worktrees.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        tickets = []
+    return [loop.worktree, *tickets]

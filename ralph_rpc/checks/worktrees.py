@@ -14,6 +14,7 @@ from ralph_rpc.checks.finding import Finding, Findings, Place
 from ralph_rpc.errors import RalphError
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.loops import exists, valid_name
+from ralph_rpc.processes import processes
 
 LOCKS = ("index.lock", "HEAD.lock")
 
@@ -32,10 +33,15 @@ def left_worktrees(place: Place) -> Findings:
 def _of_no_loop(project: Path) -> list[Path]:
     if not git.is_repo(project):
         return []
-    loops = [LoopPaths(path.parent) for path in git.worktree_paths(project) if path.name == "worktree"]
+    found: list[tuple[LoopPaths, Path]] = []
+    for path in git.worktree_paths(project):
+        if path.name == "worktree":
+            found.append((LoopPaths(path.parent), path))
+        elif path.parent.name == "worktrees":
+            found.append((LoopPaths(path.parent.parent), path))
     return [
-        loop.worktree
-        for loop in loops
+        path
+        for loop, path in found
         if loop.dir.parent == project / ".ralph"
         and valid_name(loop.name)
         and not exists(loop)
@@ -51,26 +57,30 @@ def _forget(project: Path, path: Path) -> str:
 
 def git_locks(place: Place) -> Findings:
     for loop in place.dead_loops():
-        for lock in _stale_locks(loop):
+        for worktree, lock in _stale_locks(loop):
             text = f"a git that was killed left {lock}"
             hint = f"git refuses to work in the worktree of {loop.name}; doctor --fix removes it"
-            yield Finding("worktrees", "warn", text, hint, partial(_unlock, loop, lock))
+            yield Finding("worktrees", "warn", text, hint, partial(_unlock, loop, worktree, lock))
 
 
-def _stale_locks(loop: LoopPaths) -> list[Path]:
-    """Locks in the loop's own worktree, unless a git runs in there."""
-    if loop.worktree.is_symlink() or not (loop.worktree / ".git").is_file():
-        return []
-    try:
-        folder = Path(git.run(["rev-parse", "--absolute-git-dir"], loop.worktree).line)
-    except RalphError:
-        return []
-    found = [folder / name for name in LOCKS if (folder / name).is_file()]
-    return [] if not found or folder.parent.name != "worktrees" or _git_runs_in(loop.worktree) else found
+def _stale_locks(loop: LoopPaths) -> list[tuple[Path, Path]]:
+    """Locks in the loop's own worktrees, unless a git runs in there: worktree, lock."""
+    found: list[tuple[Path, Path]] = []
+    for worktree in leftovers.worktrees_of(loop):
+        if worktree.is_symlink() or not (worktree / ".git").is_file():
+            continue
+        try:
+            folder = Path(git.run(["rev-parse", "--absolute-git-dir"], worktree).line)
+        except RalphError:
+            continue
+        locks = [folder / name for name in LOCKS if (folder / name).is_file()]
+        if locks and folder.parent.name == "worktrees" and not _git_runs_in(worktree):
+            found += [(worktree, lock) for lock in locks]
+    return found
 
 
 def _git_runs_in(worktree: Path) -> bool:
-    for process in psutil.process_iter():
+    for process in processes():
         try:
             if process.name() == "git" and Path(process.cwd()).is_relative_to(worktree.resolve()):
                 return True
@@ -79,8 +89,8 @@ def _git_runs_in(worktree: Path) -> bool:
     return False
 
 
-def _unlock(loop: LoopPaths, lock: Path) -> str:
+def _unlock(loop: LoopPaths, worktree: Path, lock: Path) -> str:
     with leftovers.kept_still(loop):
-        if lock in _stale_locks(loop):
+        if (worktree, lock) in _stale_locks(loop):
             lock.unlink(missing_ok=True)
     return f"removed {lock}, left by a git that was killed"

@@ -388,7 +388,7 @@ def test_worktrees_are_added_one_after_the_other(repo: Repo) -> None:
 def test_a_held_repository_lock_is_waited_for_and_then_reported(
     repo: Repo, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(git, "LOCK_PATIENCE_S", 0.05)
+    monkeypatch.setattr("ralph_rpc.git.repository.LOCK_PATIENCE_S", 0.05)
     lock = locks.acquire(repo.path / ".git/ralph-rpc.lock")
     assert lock is not None
     with lock, pytest.raises(GitError, match="another ralph-rpc"):

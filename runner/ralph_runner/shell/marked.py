@@ -84,8 +84,10 @@ def _newest_pid() -> int:
 def _look_without_proc(mark: str, meet: Callable[[Known], None]) -> None:
     import psutil
 
+    from ralph_rpc.processes import processes
+
     name, _, value = mark.partition("=")
-    for process in psutil.process_iter():
+    for process in processes():
         try:
             if process.uids().effective == os.geteuid() and process.environ().get(name) == value:
                 meet((process.pid, process.create_time()))

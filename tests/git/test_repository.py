@@ -1,0 +1,55 @@
+"""The lock of the repository, and the gits that a dead holder leaves at work."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ralph_rpc.git.repository import repository_lock
+from tests.rig import wait_for
+
+from .conftest import Repo
+
+pytestmark = pytest.mark.usefixtures("no_leftovers")
+
+HOLDER = """
+import sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[1]]
+from ralph_rpc.git.repository import repository_lock
+with repository_lock(Path(sys.argv[2])) as repo:
+    repo.run(["hang"], timeout=600)
+"""
+
+
+def test_a_git_that_a_dead_holder_left_at_work_is_waited_for_and_then_ended(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ralph_rpc.git.repository.OWNER_PATIENCE_S", 0.5)
+    begun = tmp_path / "pid"
+    repo.git("config", "alias.hang", f"!echo $$ > '{begun}.new'; mv '{begun}.new' '{begun}'; exec sleep 600")
+    root = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-P", "-c", HOLDER, str(root), str(repo.path)]) as holder:
+        wait_for("git at work", begun.exists)
+        orphan = psutil.Process(int(begun.read_text()))
+        os.kill(holder.pid, signal.SIGKILL)
+    assert orphan.is_running()
+    began = time.monotonic()
+    with repository_lock(repo.path):
+        assert time.monotonic() - began >= 0.5
+        assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
+    assert (repo.path / ".git/ralph-rpc.lock").read_bytes() == b""
+
+
+def test_gits_of_others_are_left_alone(repo: Repo) -> None:
+    (repo.path / ".git/ralph-rpc.lock").write_bytes(b"held\n")
+    with subprocess.Popen(["git", "cat-file", "--batch"], cwd=repo.path, stdin=subprocess.PIPE) as other:
+        with repository_lock(repo.path):
+            assert other.poll() is None
+        assert other.stdin is not None
+        other.stdin.close()

@@ -26,14 +26,27 @@ class MessageDone(NamedTuple):
 
 
 class ToolBegan(NamedTuple):
+    """`args` in a few words, `details` as the model gave them."""
+
     id: str
     name: str
     args: str
     at: int | None
+    details: Event
+
+
+class ToolOutput(NamedTuple):
+    """What a running tool has put out so far, all of it: it replaces what came before."""
+
+    id: str
+    text: str
 
 
 class ToolEnded(NamedTuple):
-    """`outcome`: the first line of the result, the last one where the tool failed."""
+    """`outcome`: the first line of the result, the last one where the tool failed; `output`: the whole.
+
+    `details` is what pi adds for people, such as the `diff` of an edit.
+    """
 
     id: str
     name: str
@@ -41,6 +54,8 @@ class ToolEnded(NamedTuple):
     ok: bool
     duration_ms: int | None
     outcome: str
+    output: str
+    details: Event
 
 
 class UserText(NamedTuple):
@@ -77,6 +92,7 @@ class IterationBegan(NamedTuple):
     number: int
     kind: str
     at: int | None
+    ticket: str | None = None
 
 
 class IterationEnded(NamedTuple):
@@ -110,6 +126,15 @@ class Verified(NamedTuple):
     tail: str
 
 
+class TicketChanged(NamedTuple):
+    """A ticket of the loop went from one status to another; either may be empty where it is not known."""
+
+    ticket: str
+    before: str
+    status: str
+    reason: str | None
+
+
 class Notice(NamedTuple):
     """`level`: info, warning or error."""
 
@@ -141,6 +166,7 @@ class LoopEnded(NamedTuple):
 
 
 Item = (
-    TextDelta | MessageDone | ToolBegan | ToolEnded | UserText | Retry | Compaction | Dialog | IterationBegan
-    | IterationEnded | StatusChanged | CommandStep | Verified | Notice | PiStarted | PiExited | LoopBegan | LoopEnded
+    TextDelta | MessageDone | ToolBegan | ToolOutput | ToolEnded | UserText | Retry | Compaction | Dialog
+    | IterationBegan | IterationEnded | StatusChanged | CommandStep | Verified | TicketChanged | Notice | PiStarted
+    | PiExited | LoopBegan | LoopEnded
 )  # fmt: skip

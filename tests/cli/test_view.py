@@ -26,12 +26,14 @@ from ralph_rpc.items import (
     Retry,
     StatusChanged,
     TextDelta,
+    TicketChanged,
     ToolBegan,
     ToolEnded,
+    ToolOutput,
     UserText,
     Verified,
 )
-from ralph_rpc.view import View, parse_line
+from ralph_rpc.view import View, parse_line, skim_line, ticket_of
 
 RECORDINGS = sorted((Path(__file__).parents[1] / "data" / "transcripts").glob("*/*.jsonl"))
 
@@ -122,8 +124,8 @@ def test_a_tool_call_has_its_duration_from_the_stamps_or_from_pi() -> None:
     began = tool("start", "a", args={"command": "make"}, ralph={"at": 1_000})
     ended = tool("end", "a", result={"content": [text_block("\nbuilt\nall\n")]}, isError=False, ralph={"at": 3_500})
     assert fold([began, ended]) == [
-        ToolBegan("a", "bash", "make", 1_000),
-        ToolEnded("a", "bash", "make", True, 2_500, "built"),
+        ToolBegan("a", "bash", "make", 1_000, {"command": "make"}),
+        ToolEnded("a", "bash", "make", True, 2_500, "built", "\nbuilt\nall\n", {}),
     ]
     last = fold([began, {**ended, "durationMs": 7}])[-1]
     assert isinstance(last, ToolEnded) and last.duration_ms == 7
@@ -131,7 +133,8 @@ def test_a_tool_call_has_its_duration_from_the_stamps_or_from_pi() -> None:
 
 def test_a_failed_tool_shows_its_last_line() -> None:
     ended = tool("end", "a", result={"content": [text_block("go\n\nCommand exited with code 2\n")]}, isError=True)
-    assert fold([ended]) == [ToolEnded("a", "bash", "", False, None, "Command exited with code 2")]
+    last, whole = "Command exited with code 2", "go\n\nCommand exited with code 2\n"
+    assert fold([ended]) == [ToolEnded("a", "bash", "", False, None, last, whole, {})]
 
 
 def test_parallel_tools_are_told_apart_and_those_running_are_known() -> None:
@@ -144,7 +147,67 @@ def test_parallel_tools_are_told_apart_and_those_running_are_known() -> None:
 
 def test_a_tool_whose_start_was_missed_begins_with_its_update() -> None:
     update = tool("update", "a", args={"command": "sleep 9"}, partialResult={"content": []})
-    assert fold([update, update]) == [ToolBegan("a", "bash", "sleep 9", None)]
+    assert fold([update, update]) == [ToolBegan("a", "bash", "sleep 9", None, {"command": "sleep 9"})]
+
+
+def test_a_running_tool_tells_its_output_so_far() -> None:
+    update = tool("update", "a", partialResult={"content": [text_block("one\ntwo\n")]})
+    assert fold([tool("start", "a"), update])[1:] == [ToolOutput("a", "one\ntwo\n")]
+    assert fold([tool("start", "a"), tool("end", "a", result={}), update])[2:] == []
+
+
+def test_tickets_that_run_at_once_have_a_message_and_tools_each() -> None:
+    def of(ticket: str, *events: Json) -> list[Json]:
+        return [{**event, "ralph": {"at": 1, "iteration": 1, "ticket": ticket}} for event in events]
+
+    one = of("a", start(), delta("one"), delta(" more"), end(text_block("one more")))
+    two = of("b", start(), delta("two"), tool("start", "a"), end(text_block("two")))
+    events = [event for pair in zip(one, two, strict=True) for event in pair]
+    view = View()
+    told: dict[str | None, list[Item]] = {}
+    for event in events:
+        told.setdefault(ticket_of(event), []).extend(view.feed(event))
+    assert (text_of(told["a"]), text_of(told["b"])) == ("one more", "two")
+    assert not view.resting and list(view.lanes["b"].tools) == ["a"] and view.lanes["a"].resting
+    ended = {"type": "ralph_iteration_end", "iteration": 1, "ticket": "b", "outcome": "ok"}
+    fold([ended], view)
+    assert view.resting
+
+
+def test_a_change_of_a_ticket_is_an_item() -> None:
+    event = {"type": "ralph_ticket", "at": 1, "ticket": "t-1", "from": "verifying", "to": "merged", "reason": "ok"}
+    assert fold([event]) == [TicketChanged("t-1", "verifying", "merged", "ok")]
+    began = {"type": "ralph_iteration_start", "at": 4, "iteration": 2, "kind": "work", "ticket": "t-1"}
+    assert fold([began]) == [IterationBegan(2, "work", 4, "t-1")]
+
+
+def test_how_full_the_context_is_is_known_where_pi_told_it() -> None:
+    view = View()
+    usage = {"totalTokens": 1_234}
+    fold([{"type": "message_end", "message": assistant(text_block("x"), usage=usage)}], view)
+    assert (view.lanes[None].context, view.lanes[None].window) == (1_234, None)
+    model = {"model": {"contextWindow": 200_000}}
+    fold([{"type": "response", "command": "get_state", "success": True, "data": model}], view)
+    assert (view.lanes[None].context, view.lanes[None].window) == (1_234, 200_000)
+
+
+def test_a_tool_call_that_is_being_written_is_known_until_its_message_ends() -> None:
+    view = View()
+    change = {"type": "toolcall_start", "contentIndex": 1, "toolName": "write"}
+    fold([start(), {"type": "message_update", "assistantMessageEvent": change}], view)
+    assert view.lanes[None].composing == "write"
+    fold([end(text_block(""))], view)
+    assert view.lanes[None].composing is None
+
+
+def test_the_end_of_a_long_run_is_not_parsed_but_its_stamp_is() -> None:
+    messages = [assistant(text_block("x" * 50_000))]
+    stamp = {"at": 5, "iteration": 2, "ticket": "t"}
+    line = json.dumps({"type": "agent_end", "messages": messages, "ralph": stamp}, separators=(",", ":")).encode()
+    assert skim_line(line) == {"type": "agent_end", "ralph": stamp}
+    short = line.replace(b"x" * 50_000, b"x")
+    assert skim_line(short) == parse_line(short)
+    assert skim_line(b'{"type":"turn_end","x":"' + b"y" * 50_000 + b'"}') == {"type": "turn_end"}
 
 
 def test_the_prompt_is_told_apart_from_what_an_operator_says() -> None:
@@ -222,7 +285,7 @@ KINDS = [
     "tool_execution_update", "tool_execution_end", "auto_retry_start", "auto_retry_end", "compaction_start",
     "compaction_end", "extension_ui_request", "response", "ralph_iteration_start", "ralph_iteration_end",
     "ralph_pi_start", "ralph_pi_exit", "ralph_status", "ralph_command", "ralph_verify", "ralph_notice",
-    "ralph_unparsed", "ralph_loop_start", "ralph_loop_end", "unheard_of",
+    "ralph_unparsed", "ralph_loop_start", "ralph_loop_end", "ralph_ticket", "unheard_of",
 ]  # fmt: skip
 MEMBERS = [
     "message", "assistantMessageEvent", "content", "role", "type", "text", "delta", "contentIndex", "stopReason",

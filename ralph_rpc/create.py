@@ -21,8 +21,8 @@ from ralph_rpc.loops import loops_of
 from ralph_rpc.model.config import Config
 from ralph_rpc.model.state import ENDED
 
-_STAYS = ("inbox", "worktree", "runner.lock", "tree.lock")
-"""What an earlier run leaves to the next: commands not taken yet, the worktree, and the locks."""
+_STAYS = ("inbox", "worktree", "worktrees", "runner.lock", "tree.lock")
+"""What an earlier run leaves to the next: commands not taken yet, the worktrees, and the locks."""
 
 
 def check_startable(paths: LoopPaths) -> None:

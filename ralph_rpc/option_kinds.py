@@ -81,6 +81,13 @@ def _whole(text: str, _folder: Path) -> int:
     return int(text)
 
 
+def _count(text: str, folder: Path) -> int:
+    count = _whole(text, folder)
+    if count == 0:
+        raise Wrong("must be at least 1")
+    return count
+
+
 def _money(text: str, _folder: Path) -> float | None:
     if not re.fullmatch(r"\$?\d{1,9}(\.\d+)?", text.strip()):
         raise Wrong(f"expected US dollars such as 2.50, not {text!r}")
@@ -173,6 +180,8 @@ LINE = Kind("TEXT", _line)
 COMMAND = Kind("CMD", _text)
 THINKING = Kind("LEVEL", _thinking)
 WHOLE = Kind("N", _whole, (int, str), "expected a whole number")
+COUNT = Kind("N", _count, (int, str), "expected a whole number from 1 on")
+NAMES = Kind("TEXT", _line, (list,), "expected a list of texts in quotes")
 MONEY = Kind("USD", _money, (int, float, str), "expected US dollars such as 2.50")
 TOKENS = Kind("N", _tokens, (int, str), 'expected a number of tokens such as 2000000 or "2M"')
 DURATION = Kind("TIME", _duration, (int, float, str), 'expected seconds or a text such as "10m"')

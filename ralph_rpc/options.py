@@ -24,12 +24,14 @@ from ralph_rpc.option_kinds import (
     ARGUMENTS,
     BOOLEAN,
     COMMAND,
+    COUNT,
     DURATION,
     FILE,
     LARGEST_FILE,
     LIMIT,
     LINE,
     MONEY,
+    NAMES,
     PATHS,
     PROGRAM,
     SIZE,
@@ -71,7 +73,7 @@ class Option:
 
     @property
     def is_list(self) -> bool:
-        return self.kind in (PATHS, ARGUMENTS)
+        return self.kind in (PATHS, NAMES, ARGUMENTS)
 
 
 OPTIONS: tuple[Option, ...] = (
@@ -100,6 +102,18 @@ OPTIONS: tuple[Option, ...] = (
     Option("reflect-every", "reflectEvery", WHOLE, "Reflect in every Nth iteration; 0: never.", "0"),
     Option("reflect", "", FILE, "The reflection prompt; needs --reflect-every."),
     Option("worktree", "worktree", LINE, "Work in a git worktree of this branch, made if it is missing."),
+    Option("parallel", "parallel", COUNT, "Tickets worked on at the same time.", "1"),
+    Option("attempts", "attempts", COUNT, "Attempts at a ticket before it is set aside.", "3"),
+    Option("only", "only", NAMES, "Work on this ticket only; may be repeated."),
+    Option("allow-untagged", "allowUntagged", BOOLEAN, "Tickets without a component tag may run beside others."),
+    Option("worktrees", "worktrees", BOOLEAN, "A git worktree and a branch for each ticket [if --parallel > 1]."),
+    Option("worktree-setup", "worktreeSetup", COMMAND, "Shell command that makes a new worktree ready."),
+    Option("worktree-copy", "worktreeCopy", NAMES, "Files not in git that come along (globs); may be repeated."),
+    Option("into", "into", LINE, "The branch that tickets are merged into [the one checked out]."),
+    Option("merge", "merge", BOOLEAN, "Whether finished tickets are merged, or only kept on their branches."),
+    Option("prompt-template", "promptTemplate", COMMAND, "A ticket's prompt, such as '/tf {id} --auto'."),
+    Option("lessons-max", "lessonsMax", WHOLE, "Lessons of earlier tickets that are kept.", "50"),
+    Option("notify", "notify", COMMAND, "Shell command that is told what needs a person, or desktop."),
     Option("extension", "extensions", PATHS, "A pi extension; may be repeated."),
     Option("skill", "skills", PATHS, "A pi skill; may be repeated."),
     Option("approve", "approve", BOOLEAN, "Whether pi trusts the project's own settings (.pi/)."),
@@ -203,8 +217,8 @@ def _default(option: Option) -> Any:
 def _parsed(option: Option, texts: Sequence[str], folder: Path, origin: str) -> Any:
     """The value of one option from its texts; more than one only for lists."""
     try:
-        if option.kind is PATHS:
-            return [PATHS.parse(text, folder) for text in texts]
+        if option.kind in (PATHS, NAMES):
+            return [option.kind.parse(text, folder) for text in texts]
         return option.kind.parse(texts[0], folder)
     except Wrong as error:
         raise UsageError(f"{origin}: {error}") from None
@@ -231,7 +245,7 @@ def _from_env(env: Mapping[str, str]) -> _Found:
     for option in OPTIONS:
         text = env.get(option.env, "")
         if text:
-            texts = [part for part in text.split(os.pathsep) if part] if option.kind is PATHS else [text]
+            texts = [part for part in text.split(os.pathsep) if part] if option.kind in (PATHS, NAMES) else [text]
             found[option.name] = (_parsed(option, texts, Path.cwd(), option.env), option.env)
     return found
 

@@ -6,6 +6,7 @@ Holds what every test gets (`isolated`) and what tests that start processes ask 
 import os
 import re
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,8 @@ GITCONFIG = """\
 
 SLOW = (
     "faults/", "process/", "git/", "real_pi/", "cli/test_clean", "cli/test_control", "cli/test_demo", "cli/test_doctor",
-    "cli/test_imports", "cli/test_logs", "cli/test_main", "cli/test_start",
+    "cli/test_imports", "cli/test_logs", "cli/test_main", "cli/test_start", "attach/test_app", "attach/test_terminal",
+    "report/test_browser", "report/test_real_loop", "tickets/test_setup", "tickets/test_tickets_command",
 )  # fmt: skip
 """Where tests start programs by the dozen."""
 
@@ -67,6 +69,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of the test's own, empty but for a git identity; RALPH_HOME and the XDG folders lie in it."""
     home = tmp_path_factory.mktemp("home")
+    # A runner that a test kills cannot remove its scratch folder.
+    (home / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(home / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     for name in list(os.environ):
         if FOREIGN.match(name):
             monkeypatch.delenv(name)

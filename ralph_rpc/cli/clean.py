@@ -191,10 +191,16 @@ def _add(plan: Plan, loop: LoopPaths, how: How, orphans: list[leftovers.Orphan])
 
 
 def _risk(loop: LoopPaths) -> str | None:
-    try:
-        return git.worktree_risk(loop.project, loop.worktree)
-    except RalphError as error:
-        return f"content that cannot be judged ({error.message})"
+    found: list[str] = []
+    for path in leftovers.worktrees_of(loop):
+        where = "" if path == loop.worktree else f" ({path.name})"
+        try:
+            risk = git.worktree_risk(loop.project, path)
+        except RalphError as error:
+            risk = f"content that cannot be judged ({error.message})"
+        if risk is not None:
+            found.append(risk + where)
+    return " and ".join(found) or None
 
 
 def _unread(loop: LoopPaths, how: How) -> str | None:
@@ -230,14 +236,15 @@ def _carry_out(job: Job, how: How) -> Removed | Kept:
 
 def _remove_worktree(job: Job, force: bool) -> None:
     loop = job.loop
-    if job.branch is None and not loop.worktree.exists():
-        return
-    try:
-        git.remove_worktree(loop.project, loop.worktree, force)
-    except RalphError:
-        # Without a repository there is nothing to tell git, and the folder goes with the loop.
-        if git.is_repo(loop.project) or (loop.worktree.exists() and not force):
-            raise
+    for path in leftovers.worktrees_of(loop):
+        if path == loop.worktree and job.branch is None and not path.exists():
+            continue
+        try:
+            git.remove_worktree(loop.project, path, force)
+        except RalphError:
+            # Without a repository there is nothing to tell git, and the folder goes with the loop.
+            if git.is_repo(loop.project) or (path.exists() and not force):
+                raise
 
 
 def _move_away(loop: LoopPaths, archive: bool) -> Path | None:
@@ -279,6 +286,8 @@ def _described(plan: Plan, archive: bool) -> list[str]:
         lines.append(f"{'archive' if archive else 'remove '}  {job.loop.name}  {job.status}  {job.loop.dir}")
         if job.branch is not None:
             lines.append(f"         and its worktree; branch {job.branch} stays")
+        if tickets := len(leftovers.worktrees_of(job.loop)) - 1:
+            lines.append(f"         and {tickets} worktree{'s'[: tickets != 1]} of tickets; their branches stay")
         if job.risk is not None:
             lines.append(f"         LOST with it: {job.risk}")
     lines += [f"remove   registry entry {entry.what}: {entry.reason}" for entry in plan.entries]

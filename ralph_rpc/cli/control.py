@@ -113,37 +113,49 @@ def pause(name: str, waits: bool, timeout: float | None, project: Path | None) -
     _one_order(name, project, "pause", {}, "will pause before the next iteration", waits, timeout)
 
 
+_ticket = click.option("--ticket", metavar="ID", help="In a ticket loop: to whom works on this ticket.")
+
+
 @click.command()
 @_name
 @click.argument("message", nargs=-1)
+@_ticket
 @_wait
 @_timeout
 @_project
 def steer(
-    name: str, message: tuple[str, ...], waits: bool, timeout: float | None, project: Path | None
+    name: str, message: tuple[str, ...], ticket: str | None, waits: bool, timeout: float | None, project: Path | None
 ) -> None:
     """Tell the agent something while it works: it gets it between two turns.
 
     MESSAGE comes from the arguments, from stdin (with - or a pipe), or from your editor.
     """
-    _message(name, project, "steer", message, {}, waits, timeout)
+    _message(name, project, "steer", message, {"ticket": ticket} if ticket else {}, waits, timeout)
 
 
 @click.command()
 @_name
 @click.argument("message", nargs=-1)
 @click.option("--next", "later", is_flag=True, help="Keep it for the next iteration's prompt.")
+@_ticket
 @_wait
 @_timeout
 @_project
 def followup(
-    name: str, message: tuple[str, ...], later: bool, waits: bool, timeout: float | None, project: Path | None
+    name: str,
+    message: tuple[str, ...],
+    later: bool,
+    ticket: str | None,
+    waits: bool,
+    timeout: float | None,
+    project: Path | None,
 ) -> None:
     """Tell the agent something for when it would end its turn: the same session goes on with it.
 
     MESSAGE comes from the arguments, from stdin (with - or a pipe), or from your editor.
     """
-    _message(name, project, "followup", message, {"when": "next" if later else "now"}, waits, timeout)
+    body = {"when": "next" if later else "now", **({"ticket": ticket} if ticket else {})}
+    _message(name, project, "followup", message, body, waits, timeout)
 
 
 @click.command()
@@ -260,6 +272,7 @@ def _message(
         raise RalphError(
             f"loop {name!r} is not running ({found.shown}), nobody would take it", _resume_hint(paths)
         )
+    _check_addressee(paths, found.state, body.get("ticket"))
     text = _text(words)
     offset = end_of_log(paths)
     id = inbox.drop(paths.inbox, verb, {"message": text, **body})
@@ -272,6 +285,22 @@ def _message(
     _say(f"{paths.name}: sent ({id})")
     if waits:
         _await(paths, id, offset, timeout)
+
+
+def _check_addressee(paths: LoopPaths, state: State | None, ticket: str | None) -> None:
+    """Raises UsageError where the runner would have to refuse the message."""
+    if state is None:
+        return
+    if state["kind"] != "tickets":
+        if ticket is not None:
+            raise UsageError(f"loop {paths.name!r} has no tickets", "leave --ticket out")
+        return
+    running = state.get("tickets", {}).get("running", [])
+    working = [one["ticket"] for one in running if one["status"] in ("running", "verifying")]
+    if ticket is None and len(working) > 1 and state["status"] not in ENDED:
+        raise UsageError(
+            f"{len(working)} tickets are being worked on: {', '.join(working)}", "say which with --ticket ID"
+        )
 
 
 def _text(words: tuple[str, ...]) -> str:

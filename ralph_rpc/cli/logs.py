@@ -5,11 +5,13 @@ so any number of them may run, and none of them matters to the loop.
 """
 
 import os
+import re
 import sys
 import threading
 import time
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO, Self, TextIO, TypeAlias
 
 import click
 
@@ -18,9 +20,10 @@ from ralph_rpc.errors import INTERRUPTED, RalphError, UsageError
 from ralph_rpc.files.atomic import Unreadable, read_json_object
 from ralph_rpc.files.eventreader import EventReader
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.files.records import read_iterations, read_tickets
 from ralph_rpc.items import Event
 from ralph_rpc.loops import complete_names, loop_status, resolve_loop
-from ralph_rpc.text import count, inert_json, number, wants_colour
+from ralph_rpc.text import count, inert, inert_json, number, wants_colour
 from ralph_rpc.view import View, parse_line
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ _PLAIN_COLUMNS = 160
 @click.option("-f", "--follow", "following", is_flag=True, help="Go on until the loop ends.")
 @click.option("-n", "lines", type=click.IntRange(min=0), help="Only the last N events.")
 @click.option("--iteration", type=click.IntRange(min=1), help="Only this iteration.")
+@click.option("--ticket", metavar="ID", help="Only what concerns this ticket.")
 @click.option("--raw", is_flag=True, help="The lines of events.jsonl as they are.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --raw.")
 @click.option("--project", type=click.Path(path_type=Path), help="The project that the loop belongs to.")
@@ -47,6 +51,7 @@ def logs(
     following: bool,
     lines: int | None,
     iteration: int | None,
+    ticket: str | None,
     raw: bool,
     as_json: bool,
     project: Path | None,
@@ -55,11 +60,13 @@ def logs(
 
     Without -n it begins with the last iteration that has ended.
     """
-    if iteration is not None and lines is not None:
-        raise UsageError("-n and --iteration exclude each other", "leave one of them out")
+    if sum(one is not None for one in (iteration, lines, ticket)) > 1:
+        raise UsageError("-n, --iteration and --ticket exclude each other", "leave all but one of them out")
     paths = resolve_loop(name, project)
-    sink = _Raw(sys.stdout) if raw or as_json else _Text(sys.stdout)
-    only = None if iteration is None else _iteration_only(paths, iteration)
+    sink = _Raw(sys.stdout) if raw or as_json else _readable(paths, sys.stdout, ticket)
+    only: _Only | None = _ticket_only(paths, ticket) if ticket is not None else None
+    if iteration is not None:
+        only = _iteration_only(paths, iteration)
     reader = EventReader.at(paths.events, only.start) if only else _recent(paths, lines)
     try:
         ended = _pump(paths, reader, sink, following, only)
@@ -69,7 +76,8 @@ def logs(
         sink.finish()
         reader.close()
     if only and not only.any:
-        raise RalphError(f"the log of iteration {iteration} is gone", "only the newest files are kept (--log-keep)")
+        what = f"iteration {iteration}" if iteration is not None else f"ticket {ticket}"
+        raise RalphError(f"the log of {what} is gone", "only the newest files are kept (--log-keep)")
     if following and not only and not ended and _is_crashed(paths):
         click.echo(f"ralph-rpc: the runner is gone. Try: ralph-rpc resume {paths.name}", err=True)
 
@@ -81,7 +89,7 @@ def follow(paths: LoopPaths, out: TextIO, from_offset: int | None = None, until_
     present end of the log. Ctrl-C (KeyboardInterrupt) and a closed `out` (BrokenPipeError) pass through.
     """
     reader = EventReader.at(paths.events, from_offset or 0)
-    sink = _Text(out)
+    sink = _readable(paths, out)
     try:
         return _pump(paths, reader, sink, until_end, None)
     finally:
@@ -89,13 +97,50 @@ def follow(paths: LoopPaths, out: TextIO, from_offset: int | None = None, until_
         reader.close()
 
 
+class Steps:
+    """What the runner itself tells of in the log: the steps of tickets, verifications, notices; no agent's words."""
+
+    def __init__(self, paths: LoopPaths, out: TextIO, offset: int) -> None:
+        self._reader = EventReader.at(paths.events, offset)
+        self._text = _Text(out)
+        self._lines: list[bytes] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.waiting()
+        self.write()
+        self._text.finish()
+        self._reader.close()
+
+    def waiting(self) -> bool:
+        """Tell whether there is something new to write."""
+        while batch := self._reader.read():
+            self._lines += [line for _, line in batch if line.startswith(_STEPS)]
+        return bool(self._lines)
+
+    def write(self) -> None:
+        """Writes it."""
+        for line in self._lines:
+            self._text.line(line)
+        self._lines = []
+        self._text.flush(at_end=True)
+
+
+_STEPS = tuple(
+    b'{"type":"ralph_%s"' % kind for kind in (b"ticket", b"verify", b"notice", b"status", b"loop_end", b"lesson")
+)
+
+
 class _Text:
     """Lines of the log, made readable."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, terminal: TextIO | None = None) -> None:
+        """`terminal` is where `out` ends up, if that is elsewhere."""
         self._out = out
         self._view = View()
-        self._readable = Readable(wants_colour(out), _columns(out))
+        self._readable = Readable(wants_colour(terminal or out), _columns(terminal or out))
         self._pieces: list[str] = []
 
     def line(self, line: bytes) -> None:
@@ -119,6 +164,54 @@ class _Text:
             # A terminal that is not UTF-8 gets question marks instead of an exception.
             encoding = self._out.encoding or "utf-8"
             self._out.write(text.encode(encoding, "replace").decode(encoding))
+            self._out.flush()
+
+
+class _ByTicket:
+    """Lines of several agents that work at once: made readable for each by itself, and told line by line."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._texts: dict[str, tuple[_Text, StringIO]] = {}
+
+    def line(self, line: bytes) -> None:
+        ticket = _ticket_of(line)
+        text, buffer = self._of(ticket)
+        text.line(line)
+        text.flush(at_end=False)
+        self._write(ticket, buffer, whole=False)  # at once: lines stay in the order of the log
+
+    def flush(self, at_end: bool) -> None:
+        for ticket, (text, buffer) in self._texts.items():
+            text.flush(at_end)
+            self._write(ticket, buffer, whole=False)
+
+    def finish(self) -> None:
+        for ticket, (text, buffer) in self._texts.items():
+            text.finish()
+            self._write(ticket, buffer, whole=True)
+
+    def _of(self, ticket: str) -> tuple["_Text", StringIO]:
+        if ticket not in self._texts:
+            buffer = StringIO()
+            self._texts[ticket] = _Text(buffer, self._out), buffer
+        return self._texts[ticket]
+
+    def _write(self, ticket: str, buffer: StringIO, whole: bool) -> None:
+        """What is there in whole lines, or all of it; a line that is still being written waits for its end."""
+        told = buffer.getvalue()
+        ready, _, rest = (told, "", "") if whole else told.rpartition("\n")
+        buffer.seek(0)
+        buffer.truncate()
+        buffer.write(rest)
+        lines = ready.split("\n") if ready else []
+        while lines and not lines[-1]:
+            lines.pop()
+        prefix = f"{inert(ticket, keep_newlines=False)} | " if ticket else ""
+        encoding = self._out.encoding or "utf-8"
+        for line in lines:
+            self._out.write(f"{prefix}{line}\n".encode(encoding, "replace").decode(encoding))
+        if lines:
             self._out.flush()
 
 
@@ -151,6 +244,7 @@ class _IterationOnly:
         self._number = number
         self._end = end
         self._began = began
+        self._ticket = ""
 
     def takes(self, offset: int, line: bytes) -> bool:
         """Tell whether a line belongs to the iteration; `offset` is where it ends."""
@@ -158,14 +252,40 @@ class _IterationOnly:
         if border:
             mine = border.get("iteration") == self._number
             begins = border.get("type") == "ralph_iteration_start"
-            self.done = self._began and (mine != begins)
-            self._began = self._began or mine
+            if mine or "ticket" not in border:  # tickets are worked on side by side
+                self.done = self._began and (mine != begins)
+            if mine:
+                self._began, self._ticket = True, str(border.get("ticket") or "")
             taken = mine
         else:
             self.done = self._end is not None and offset > self._end
-            taken = self._began and not self.done
+            taken = self._began and not self.done and self._is_mine(line)
         self.any = self.any or taken
         return taken
+
+    def _is_mine(self, line: bytes) -> bool:
+        number = _iteration_of(line)
+        return number == self._number if number is not None else _ticket_of(line) in ("", self._ticket)
+
+
+class _TicketOnly:
+    """Picks the lines of one ticket out of a log that is read from `start`."""
+
+    def __init__(self, ticket: str, start: int) -> None:
+        self.start = start
+        self.any = False
+        self.done = False
+        self._ticket = ticket
+
+    def takes(self, offset: int, line: bytes) -> bool:
+        """Tell whether a line concerns the ticket."""
+        taken = _ticket_of(line) == self._ticket
+        self.any = self.any or taken
+        return taken
+
+
+_Only: TypeAlias = _IterationOnly | _TicketOnly
+_Sink: TypeAlias = "_Text | _ByTicket | _Raw"
 
 
 class _Growth:
@@ -192,7 +312,7 @@ class _Growth:
 
 
 def _pump(
-    paths: LoopPaths, reader: EventReader, sink: _Text | _Raw, wait: bool, only: _IterationOnly | None
+    paths: LoopPaths, reader: EventReader, sink: _Sink, wait: bool, only: _Only | None
 ) -> bool:
     """Moves lines from the log to the sink; tells whether the last it saw was the loop's regular end."""
     growth = _Growth(paths.dir)
@@ -203,7 +323,7 @@ def _pump(
 
 
 def _move(
-    paths: LoopPaths, reader: EventReader, sink: _Text | _Raw, growth: _Growth | None, only: _IterationOnly | None
+    paths: LoopPaths, reader: EventReader, sink: _Sink, growth: _Growth | None, only: _Only | None
 ) -> bool:
     ended = False
     checked = 0.0
@@ -244,6 +364,41 @@ def _runner_event(line: bytes, prefix: str) -> Event | None:
         return None
     event = parse_line(line)
     return event if event and str(event.get("type")).startswith(prefix) else None
+
+
+_STAMP = re.compile(rb',"ralph":\{"at":\d+,"iteration":(\d+)(?:,"ticket":"([^"]+)")?\}\}\s*$')
+_STAMP_BYTES = 160
+
+
+def _iteration_of(line: bytes) -> int | None:
+    """The iteration that a line of pi's belongs to; None: it is an event of the runner's."""
+    stamp = _STAMP.search(line[-_STAMP_BYTES:])
+    return int(stamp[1]) if stamp else None
+
+
+def _ticket_of(line: bytes) -> str:
+    """The ticket that a line concerns; empty where it concerns none, or the loop has no tickets."""
+    stamp = _STAMP.search(line[-_STAMP_BYTES:])
+    if stamp:
+        return stamp[2].decode() if stamp[2] else ""
+    event = parse_line(line) if b'"ticket":' in line else None
+    return str(event.get("ticket") or "") if event else ""
+
+
+def _readable(paths: LoopPaths, out: TextIO, ticket: str | None = None) -> "_Text | _ByTicket":
+    """One text, or where several agents may write at once, one for each."""
+    state = loop_status(paths).state
+    side_by_side = state is not None and state["kind"] == "tickets" and state["config"].get("parallel", 1) > 1
+    return _ByTicket(out) if side_by_side and ticket is None else _Text(out)
+
+
+def _ticket_only(paths: LoopPaths, ticket: str) -> _TicketOnly:
+    """From the first iteration of the ticket that has a record, else from the log's beginning."""
+    record = read_tickets(paths).get(ticket)
+    if record is None:
+        raise RalphError(f"'{paths.name}' has not worked on a ticket {ticket!r}", f"see: ralph-rpc tickets {paths.name}")
+    starts = [one["eventsFrom"] for one in read_iterations(paths) if one.get("ticket") == ticket]
+    return _TicketOnly(ticket, min(starts, default=0))
 
 
 def _iteration_only(paths: LoopPaths, iteration: int) -> _IterationOnly:

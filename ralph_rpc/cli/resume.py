@@ -63,6 +63,7 @@ def _restart(
     from ralph_rpc import git
     from ralph_rpc.cli.start import attend
     from ralph_rpc.create import check_writable
+    from ralph_rpc.tickets.setup import check_task_loop, ticket_config
 
     name = paths.name
     stored = records.read_config(paths)
@@ -70,10 +71,15 @@ def _restart(
         raise RalphError(f"{paths.config} is missing", f"start the loop anew: ralph-rpc start {name}")
     check_writable(paths.project)
     resolved = options.override(stored, cli)
+    tickets = stored.get("tickets")
+    if not tickets:
+        check_task_loop(options.given(cli))
     config = _with_pi(resolved.config, "pi" in options.given(cli))
     if state is not None:
         _check_open(paths, state, config)
-    if not paths.task.exists():
+    if tickets:
+        config = ticket_config(paths, config, Path(tickets), {"max-iterations": "config.json"}, resume=True)
+    elif not paths.task.exists():
         raise UsageError(f"{paths.task} is missing", "write the task into it, then resume")
     if config["worktree"] != stored["worktree"]:
         raise UsageError("the worktree of a loop cannot be changed", "start another loop for another branch")

@@ -18,7 +18,7 @@ from ralph_rpc.files.eventreader import EventReader
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.items import Compaction, Item, MessageDone, Retry, StatusChanged, TextDelta, ToolBegan
 from ralph_rpc.loops import LoopStatus, complete_names, find_project, loop_status, loops_of, resolve_loop
-from ralph_rpc.model.state import ENDED, State
+from ralph_rpc.model.state import ENDED, State, TicketsState
 from ralph_rpc.text import (
     ago,
     clip_start,
@@ -124,7 +124,10 @@ def _why(found: LoopStatus, tail: _Tail) -> str:
 
 def _facts(paths: LoopPaths, found: LoopStatus, tail: _Tail) -> Iterator[tuple[str, str]]:
     """What a person wants to know, as titled lines; raw text, made inert by the caller."""
-    yield "now", _now(found, tail)
+    if found.state is not None and "tickets" in found.state:
+        yield from _tickets(found.state["tickets"], found.runner != "dead")
+    else:
+        yield "now", _now(found, tail)
     if found.state is not None:
         yield "wakes", _wakes(found.state) if found.runner != "dead" else ""
         yield from _numbers(row_of_state(paths, found), found.state)
@@ -135,6 +138,20 @@ def _facts(paths: LoopPaths, found: LoopStatus, tail: _Tail) -> Iterator[tuple[s
     yield "inbox", f"{waiting} command{plural} for the next run" if waiting and found.runner == "dead" else ""
     yield "files", str(paths.dir)
     yield "what next", _hint(paths.name, found)
+
+
+def _tickets(tickets: TicketsState, lives: bool) -> Iterator[tuple[str, str]]:
+    """The queue in figures, and a line for each ticket that is under way."""
+    parts = [f"{tickets['closed']} of {tickets['total']} closed"]
+    parts += [f"{tickets['failed']} failed"] if tickets["failed"] else []
+    parts += [f"{tickets['needsMerge']} to be merged by hand"] if tickets["needsMerge"] else []
+    yield "tickets", ", ".join(parts)
+    for one in tickets["running"] if lives else []:
+        since = parse_iso(one["since"])
+        passed = "" if since is None else f", for {duration(now_ms() - since)}"
+        attempt = f", attempt {one['attempt']}" if one["attempt"] > 1 else ""
+        title = line_of(one["title"], 40)
+        yield one["ticket"], f"{line_of(one['doing'], 100)}{attempt}, {money(one['cost'])}{passed}  ({title})"
 
 
 def _numbers(row: Row, state: State) -> Iterator[tuple[str, str]]:

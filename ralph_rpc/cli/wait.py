@@ -3,12 +3,15 @@
 It reads state.json and the runner's lock by polling; it holds nothing, so that it may be ended at any time.
 """
 
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import orjson
 
+from ralph_rpc.cli.bar import Bar
 from ralph_rpc.cli.control import seconds
 from ralph_rpc.errors import ENDED_IN_ERROR, OK, STOPPED, RalphError
 from ralph_rpc.files.paths import LoopPaths
@@ -23,11 +26,17 @@ def outcome_code(shown: str) -> int:
     return {"completed": OK, "stopped": STOPPED}.get(shown, ENDED_IN_ERROR)
 
 
-def await_end(paths: LoopPaths, deadline: float | None = None) -> LoopStatus:
-    """The status of a loop once it has ended and its runner is gone, or has crashed. Raises RalphError after
-    `deadline` (monotonic seconds)."""
+def await_end(
+    paths: LoopPaths, deadline: float | None = None, look: Callable[[LoopStatus], None] | None = None
+) -> LoopStatus:
+    """The status of a loop once it has ended and its runner is gone, or has crashed; `look` sees it until then.
+
+    Raises RalphError after `deadline` (monotonic seconds).
+    """
     while True:
         found = loop_status(paths)
+        if look is not None:
+            look(found)
         if found.ended and found.runner == "dead":
             return found
         if deadline is not None and time.monotonic() > deadline:
@@ -55,7 +64,8 @@ def wait(
     ended: dict[str, dict[str, str | None]] = {}
     codes: list[int] = []
     for paths in loops:
-        found = await_end(paths, deadline)
+        with Bar(sys.stderr) as bar:
+            found = await_end(paths, deadline, bar.show)
         codes.append(outcome_code(found.shown))
         state = found.state
         ended[paths.name] = {

@@ -15,7 +15,7 @@ UNKNOWN_NAME = (
     f"unknown command name; name it <verb>.json or <verb>-<anything>.json with one of: {', '.join(VERBS)}"
 )
 
-_MEMBERS = (b"type", b"id", b"message", b"when", b"then")
+_MEMBERS = (b"type", b"id", b"message", b"when", b"then", b"ticket")
 _WITH_MESSAGE = ("steer", "followup")
 _CHOICES: dict[Verb, tuple[str, tuple[str, ...]]] = {
     # member and its values, the default first
@@ -103,6 +103,11 @@ def _body(verb: Verb, value: dict[str, Any]) -> Body:
         if not isinstance(message, str) or not message.strip():
             raise InvalidCommand(f"message must be a text that is not empty; {_expected(verb)}")
         body["message"] = message
+        if "ticket" in value:
+            ticket = value["ticket"]
+            if not (isinstance(ticket, str) and _is_id(ticket)):
+                raise InvalidCommand("ticket must be the id of a ticket, or be left out")
+            body["ticket"] = ticket
     if verb in _CHOICES:
         member, choices = _CHOICES[verb]
         choice = value.get(member, choices[0])

@@ -66,6 +66,19 @@ class LoopPaths:
         return self.dir / "commands.jsonl"
 
     @property
+    def tickets(self) -> Path:
+        return self.dir / "tickets"
+
+    @property
+    def tickets_lock(self) -> Path:
+        """Of the project, not of the loop."""
+        return self.dir.parent / ".tickets.lock"
+
+    @property
+    def worktrees(self) -> Path:
+        return self.dir / "worktrees"
+
+    @property
     def runner_lock(self) -> Path:
         return self.dir / "runner.lock"
 

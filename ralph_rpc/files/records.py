@@ -1,4 +1,4 @@
-"""state.json, config.json, iterations/NNN.json and pid: whole files, replaced atomically by their one writer.
+"""state.json, config.json, iterations/NNN.json, tickets/<id>.json and pid: whole files, replaced atomically by their one writer.
 
 The runner writes them, everyone reads them. If the machine dies here, each is old or new, never half. What
 can't be read is never replaced by something empty: it is reported (`Unreadable`), set aside and rebuilt by
@@ -10,15 +10,18 @@ from typing import TypeVar, cast
 
 import orjson
 
-from ralph_rpc.clock import iso, now_ms
+from ralph_rpc.clock import iso, now_ms, parse_iso
 from ralph_rpc.files.atomic import Unreadable, make_private_dir, read_json_object, write_atomic
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.files.shapes import misfit
 from ralph_rpc.model.config import Config
 from ralph_rpc.model.iteration import Iteration
 from ralph_rpc.model.state import State
+from ralph_rpc.model.ticket import TicketRecord
 
-Shape = TypeVar("Shape", State, Config, Iteration)
+TICKET_TTL_MS = 7 * 24 * 3_600_000
+
+Shape = TypeVar("Shape", State, Config, Iteration, TicketRecord)
 
 
 def read_state(paths: LoopPaths) -> State | None:
@@ -66,6 +69,40 @@ def read_iterations(paths: LoopPaths) -> list[Iteration]:
     return sorted(records, key=lambda record: record["iteration"])
 
 
+def write_ticket(paths: LoopPaths, record: TicketRecord) -> None:
+    """Replace a ticket's dispatch record durably; raises OSError."""
+    make_private_dir(paths.tickets)
+    write_atomic(paths.tickets / f"{record['ticket']}.json", _json(record))
+
+
+def read_tickets(paths: LoopPaths) -> dict[str, TicketRecord]:
+    """Return the dispatch records of a ticket loop by ticket; a broken one is left out."""
+    try:
+        files = sorted(file for file in paths.tickets.iterdir() if file.suffix == ".json")
+    except FileNotFoundError:
+        return {}
+    found: dict[str, TicketRecord] = {}
+    for file in files:
+        try:
+            record = _read(file, TicketRecord)
+        except Unreadable:
+            continue
+        if record is not None and record["ticket"] == file.stem:
+            found[record["ticket"]] = record
+    return found
+
+
+def forget_old_tickets(paths: LoopPaths, now: int) -> None:
+    """Remove the dispatch records of tickets that ended more than TICKET_TTL_MS before `now` (epoch milliseconds).
+
+    Those that still need a person, or were under way, stay.
+    """
+    for record in read_tickets(paths).values():
+        ended = parse_iso(record["endedAt"] or "")
+        if record["status"] in ("closed", "failed", "orphaned") and ended is not None and now - ended > TICKET_TTL_MS:
+            (paths.tickets / f"{record['ticket']}.json").unlink(missing_ok=True)
+
+
 def write_pid(paths: LoopPaths, pid: int) -> None:
     """Write the runner's pid as a plain number, for people and scripts."""
     write_atomic(paths.pid, b"%d\n" % pid, durable=False)
@@ -77,7 +114,7 @@ def set_aside_broken(path: Path) -> Path:
     return path.rename(aside)
 
 
-def _json(value: State | Config | Iteration) -> bytes:
+def _json(value: State | Config | Iteration | TicketRecord) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 

@@ -12,6 +12,8 @@ class Steer(TypedDict):
     type: NotRequired[Literal["steer"]]
     id: NotRequired[str]
     message: str
+    ticket: NotRequired[str]
+    """In a ticket loop: whose worker it is for."""
 
 
 class Followup(TypedDict):
@@ -21,6 +23,8 @@ class Followup(TypedDict):
     id: NotRequired[str]
     message: str
     when: NotRequired[Literal["now", "next"]]
+    ticket: NotRequired[str]
+    """As with steer."""
 
 
 class Abort(TypedDict):
@@ -59,6 +63,7 @@ class Body(TypedDict):
     message: NotRequired[str]
     when: NotRequired[Literal["now", "next", "iteration"]]
     then: NotRequired[Literal["continue", "pause", "stop"]]
+    ticket: NotRequired[str]
 
 
 JournalState = Literal["received", "sent", "accepted", "delivered", "rejected", "expired"]

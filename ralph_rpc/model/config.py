@@ -1,6 +1,6 @@
 """config.json: the options a loop was started with. `ralph_rpc/options.py` resolves them."""
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 
 class Config(TypedDict):
@@ -41,6 +41,31 @@ class Config(TypedDict):
     piVersion: str | None
     piArgs: list[str]
     """Handed to pi as they are."""
+    tickets: NotRequired[str | None]
+    """The folder of the tickets; null or missing: a task loop."""
+    parallel: NotRequired[int]
+    """Tickets worked on at the same time."""
+    attempts: NotRequired[int]
+    """Of a ticket; then it is set aside. Of its merge as many again."""
+    allowUntagged: NotRequired[bool | None]
+    """Tickets without a component tag may run beside others."""
+    worktrees: NotRequired[bool | None]
+    """A git worktree and branch for each ticket; null: if parallel is more than 1."""
+    worktreeSetup: NotRequired[str | None]
+    """Shell command that makes a new worktree ready for work."""
+    worktreeCopy: NotRequired[list[str]]
+    """Files that are not in git, as globs from the top of the repository, that come along into a worktree."""
+    into: NotRequired[str | None]
+    """The branch that finished tickets are merged into."""
+    merge: NotRequired[bool | None]
+    """False: finished tickets stay on their branches."""
+    promptTemplate: NotRequired[str | None]
+    """What takes the place of a ticket's text and rules in its prompt."""
+    lessonsMax: NotRequired[int]
+    only: NotRequired[list[str]]
+    """Tickets that the loop is limited to; empty: all of them."""
+    notify: NotRequired[str | None]
+    """Shell command that is told what a person should know, or `desktop`."""
 
 
 Thinking = Literal["off", "minimal", "low", "medium", "high", "xhigh", "max"]

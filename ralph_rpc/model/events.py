@@ -5,6 +5,7 @@ from typing import Literal, NotRequired, TypedDict
 from ralph_rpc.model.commands import Verb
 from ralph_rpc.model.iteration import Iteration, IterationKind, Verify
 from ralph_rpc.model.state import Status, StopReason
+from ralph_rpc.model.ticket import TicketStatus
 
 
 class Stamp(TypedDict):
@@ -69,6 +70,7 @@ class PiStart(TypedDict):
     pid: int
     version: str | None
     argv: list[str]
+    ticket: NotRequired[str]
 
 
 class PiExit(TypedDict):
@@ -80,6 +82,7 @@ class PiExit(TypedDict):
     exitCode: int | None
     """Negative: the signal that ended it. null: unknown, its guard was killed."""
     terminationMethod: Literal["natural", "eof", "sigterm", "sigkill"]
+    ticket: NotRequired[str]
 
 
 class CommandStep(TypedDict):
@@ -94,6 +97,7 @@ class CommandStep(TypedDict):
     """With `accepted`: the text of a steer or followup."""
     reason: NotRequired[str]
     redelivered: NotRequired[bool]
+    ticket: NotRequired[str]
 
 
 class VerifyRun(Verify):
@@ -101,6 +105,7 @@ class VerifyRun(Verify):
 
     type: Literal["ralph_verify"]
     at: int
+    ticket: NotRequired[str]
 
 
 class Notice(TypedDict):
@@ -110,6 +115,26 @@ class Notice(TypedDict):
     at: int
     level: Literal["info", "warning", "error"]
     message: str
+    ticket: NotRequired[str]
+
+
+# `from` is a keyword, so this one is written as a call.
+TicketStep = TypedDict(
+    "TicketStep",
+    {
+        "type": Literal["ralph_ticket"], "at": int, "ticket": str, "from": TicketStatus | Literal["ready"], "to": TicketStatus,
+        "reason": NotRequired[str],
+    },
+)  # fmt: skip
+
+
+class Lesson(TypedDict):
+    """Something that the agent says later tickets should know."""
+
+    type: Literal["ralph_lesson"]
+    at: int
+    ticket: str
+    lesson: str
 
 
 class LogOpen(TypedDict):
@@ -132,5 +157,5 @@ class Unparsed(TypedDict):
 
 RunnerEvent = (
     LoopStart | LoopEnd | StatusChange | IterationStart | IterationEnd | PiStart | PiExit | CommandStep
-    | VerifyRun | Notice | LogOpen | Unparsed
+    | VerifyRun | Notice | TicketStep | Lesson | LogOpen | Unparsed
 )  # fmt: skip

@@ -18,13 +18,14 @@ import orjson
 import typing_extensions
 from pydantic import Field, TypeAdapter
 
-from ralph_rpc.model import commands, config, events, iteration, registry, state
+from ralph_rpc.model import commands, config, events, iteration, registry, state, ticket
 
 SHAPES: dict[str, Any] = {
     "config": config.Config,
     "state": state.State,
     "registry": registry.RegistryEntry,
     "iteration": iteration.Iteration,
+    "ticket": ticket.TicketRecord,
     "event": events.RunnerEvent,
     "stamp": events.Stamp,
     "journal": commands.JournalLine,
@@ -42,6 +43,7 @@ TITLES: dict[str, str] = {
     "state": "state.json: what a loop is doing now",
     "registry": "~/.ralph/registry/*.json: one file per living loop",
     "iteration": "iterations/NNN.json: the record of one pi run",
+    "ticket": "tickets/<id>.json: what became of one ticket of a ticket loop",
     "event": "A line of events.jsonl that the runner adds to pi's own",
     "stamp": "The member `ralph` of every line of events.jsonl that came from pi",
     "journal": "A line of commands.jsonl: one step of one command",

@@ -3,6 +3,7 @@
 from typing import Literal, NotRequired, TypedDict
 
 from ralph_rpc.model.config import Config
+from ralph_rpc.model.ticket import TicketStatus
 
 Status = Literal[
     "starting", "running", "waiting", "paused", "stopping", "stopped", "completed", "error"
@@ -49,6 +50,44 @@ class Held(TypedDict):
     message: str
 
 
+class RunFigures(TypedDict):
+    """What an iteration under way has used so far."""
+
+    turns: int
+    toolCalls: int
+    tokensIn: int
+    tokensOut: int
+    cacheRead: int
+    cacheWrite: int
+    cost: float
+
+
+class RunningTicket(TypedDict):
+    """A ticket that is being worked on, verified or merged."""
+
+    ticket: str
+    title: str
+    status: TicketStatus
+    doing: str
+    """For a person, in a few words."""
+    attempt: int
+    iteration: int
+    since: str
+    cost: float
+    worktree: str | None
+    run: NotRequired[RunFigures]
+
+
+class TicketsState(TypedDict):
+    """The queue of a ticket loop; `ralph-rpc tickets` tells each ticket's place in it."""
+
+    total: int
+    closed: int
+    failed: int
+    needsMerge: int
+    running: list[RunningTicket]
+
+
 class State(TypedDict):
     """Replaced atomically by the runner; nobody else writes it while the runner lives."""
 
@@ -81,6 +120,8 @@ class State(TypedDict):
     maxIterations: int
     """How many iterations may count (stats.iterations); 0 means no limit."""
     currentTicket: str | None
+    """Ticket loops: the first of those that are under way, which `tickets` has all of."""
+    tickets: NotRequired[TicketsState]
     startedAt: str
     """First start of the loop; a resume keeps it."""
     updatedAt: str

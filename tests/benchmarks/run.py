@@ -19,7 +19,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "runner")]
 from tests.benchmarks.measure import Context
 from tests.benchmarks.table import Row, as_json, show
 
-MODULES = ("bench_events", "bench_latency", "bench_commands", "bench_scale")
+MODULES = (
+    "bench_events", "bench_latency", "bench_commands", "bench_scale", "bench_attach", "bench_tickets",
+    "bench_worktrees",
+)  # fmt: skip
 CACHE = ROOT / ".cache" / "benchmarks"
 
 Benchmark = Callable[[Context], Iterable[Row]]

@@ -293,3 +293,52 @@ def test_raw_lines_on_a_terminal_are_the_same_json_without_active_characters(pro
     paths.events.write_bytes('{"type":"x","text":"\x9b2J\u202e\x7f"}\n'.encode())
     shown = on_a_terminal(project, ["logs", "api", "--raw"]).decode()
     assert shown == '{"type":"x","text":"\\u009b2J\\u202e\\u007f"}\r\n'
+
+
+def side_by_side(tmp_path: Path) -> LoopPaths:
+    """A ticket loop in which two agents write at once."""
+    config = forged.CONFIG | {"parallel": 2}
+    paths = forged.loop(tmp_path, status="stopped", kind="tickets", config=config)
+    events: list[Json] = []
+    for n, ticket in ((1, "a-1"), (2, "b-2")):
+        start = {"type": "ralph_iteration_start", "at": 1, "iteration": n, "kind": "work", "ticket": ticket}
+        events.append(start)
+    for n, ticket, word in ((1, "a-1", "one "), (2, "b-2", "uno "), (1, "a-1", "two\n"), (2, "b-2", "due\n")):
+        stamp = {"at": 1, "iteration": n, "ticket": ticket}
+        delta = {"type": "text_delta", "contentIndex": 0, "delta": word}
+        events.append({"type": "message_update", "assistantMessageEvent": delta, "ralph": stamp})
+    events.append({"type": "ralph_verify", "at": 1, "command": "x", "exitCode": 0, "durationMs": 5, "tail": "", "ticket": "b-2"})
+    forged.write_log(paths, events)
+    paths.tickets.mkdir()
+    return paths
+
+
+def test_agents_that_write_at_once_are_told_line_by_line_with_their_tickets(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    side_by_side(project)
+    assert run(["logs", "api", "-n", "20"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "a-1 | …one two" in lines and "b-2 | …uno due" in lines
+
+
+def test_the_log_of_one_ticket_holds_nothing_of_another(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = side_by_side(project)
+    record = {
+        "ticket": "b-2", "title": "B", "status": "closed", "attempt": 1, "sessionId": None, "pid": None,
+        "pidStartTime": None, "worktreePath": None, "branch": None, "baseCommit": None, "startedAt": "", "endedAt": "",
+        "durationMs": 0, "returnCode": 0, "terminationMethod": "eof", "error": None,
+    }  # fmt: skip
+    (paths.tickets / "b-2.json").write_bytes(orjson.dumps(record))
+    assert run(["logs", "api", "--ticket", "b-2"]) == 0
+    out = capsys.readouterr().out
+    assert "uno due" in out and "verified in 5ms" in out and "one" not in out.replace("uno", "")
+    assert run(["logs", "api", "--ticket", "c-3"]) == 1
+    assert "has not worked on a ticket 'c-3'" in capsys.readouterr().err
+
+
+def test_the_log_of_one_iteration_leaves_out_those_beside_it(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    side_by_side(project)
+    assert run(["logs", "api", "--iteration", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "one two" in out and "uno" not in out and "verified" not in out

@@ -48,12 +48,14 @@ def test_the_defaults_are_those_of_the_contract(project: Path) -> None:
         "maxFailures": 10, "stallAfter": 5, "verify": None, "marker": "<promise>COMPLETE</promise>", "reflectEvery": 0,
         "worktree": None, "extensions": [], "skills": [], "approve": None, "uiAnswers": {}, "logSize": 256 << 20,
         "logKeep": 4, "pi": [], "piVersion": None, "piArgs": [],
+        "parallel": 1, "attempts": 3, "only": [], "allowUntagged": None, "worktrees": None, "worktreeSetup": None,
+        "worktreeCopy": [], "into": None, "merge": None, "promptTemplate": None, "lessonsMax": 50, "notify": None,
     }  # fmt: skip
 
 
 def test_every_key_of_the_config_has_its_option() -> None:
     keys = {option.key for option in OPTIONS if option.key}
-    assert keys | {"piVersion"} == set(Config.__annotations__)
+    assert keys | {"piVersion", "tickets"} == set(Config.__annotations__)
 
 
 def test_the_nearer_place_wins_and_is_named(project: Path) -> None:
@@ -296,4 +298,7 @@ def test_click_knows_the_whole_table() -> None:
     assert {f"--{option.name}" for option in OPTIONS if option.name != "pi-args"} | {
         "-n",
         "--no-approve",
+        "--no-allow-untagged",
+        "--no-merge",
+        "--no-worktrees",
     } == flags

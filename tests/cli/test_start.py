@@ -33,7 +33,7 @@ def test_start_makes_the_loop_and_leaves_a_detached_runner_that_holds_the_lock(s
     assert paths.task.read_text() == "Do it."
     assert (paths.project / ".ralph" / ".gitignore").read_text() == "*\n"
     assert str(state["pid"]) in shown and str(paths.dir) in shown
-    assert "ralph-rpc logs api -f" in shown and "ralph-rpc stop api" in shown
+    assert "ralph-rpc attach api" in shown and "ralph-rpc stop api" in shown
 
 
 def test_nobody_else_may_read_what_start_makes_whatever_the_umask_is(stage: Stage) -> None:

@@ -184,3 +184,21 @@ def test_hostile_texts_of_a_state_are_printed_inert(project: Path, capsys: Captu
         shown = "".join(capsys.readouterr())
         assert not {char for char in shown if char != "\n" and (ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0)}
         assert "\u202e" not in shown
+
+
+def running(ticket: str, **more: Any) -> dict[str, Any]:
+    return {
+        "ticket": ticket, "title": f"Do {ticket}", "status": "running", "doing": "working: bash", "attempt": 2,
+        "iteration": 5, "since": forged.ago(61), "cost": 0.5, "worktree": None,
+    } | more  # fmt: skip
+
+
+def test_a_ticket_loop_tells_of_its_queue_and_of_each_running_ticket(project: Path, capsys: Capture) -> None:
+    tickets = {"total": 9, "closed": 4, "failed": 1, "needsMerge": 2, "running": [running("a-1"), running("b-2", attempt=1)]}
+    paths = forged.loop(project, alive=True, kind="tickets", tickets=tickets)
+    with forged.runner_of(paths):
+        _, facts = detail(capsys)
+    assert facts["tickets"] == "4 of 9 closed, 1 failed, 2 to be merged by hand"
+    assert facts["a-1"] == "working: bash, attempt 2, $0.50, for 1m01s  (Do a-1)"
+    assert facts["b-2"] == "working: bash, $0.50, for 1m01s  (Do b-2)"
+    assert "now" not in facts

@@ -19,7 +19,8 @@ from ralph_rpc.model.iteration import Iteration
 from ralph_rpc.model.registry import RegistryEntry
 from ralph_rpc.model.state import State
 from ralph_runner.core.reports import CommandCame
-from ralph_runner.shell.perform import Performer, write_record
+from ralph_runner.shell.perform import Performer
+from ralph_runner.shell.pilot import write_record
 from ralph_runner.shell.recover import recover
 from ralph_runner.shell.runner import Runner
 from tests.cli import forged
@@ -57,9 +58,9 @@ def life(paths: LoopPaths, pi: Path) -> None:
     log = EventLog.open(paths.events, limit=LOG_BYTES, keep=KEEP)
     journal = CommandJournal.open(paths.commands)
     log.append_event({"type": "ralph_loop_start", "at": now_ms()})
-    if found.lost is not None:
-        write_record(paths, log, found.lost, log.offset)
-    iteration = found.loop.iteration + 1
+    for lost in found.lost:
+        write_record(paths, log, lost, log.offset)
+    iteration = found.core.iteration() + 1
     entry = _save(paths, "running", iteration)
     hands, inbox = _Hands(), Inbox(paths.inbox)
     hands.feed(*(CommandCame(c.id, c.verb, c.body, known=True, maybe=c.sent) for c in journal.open_commands()))

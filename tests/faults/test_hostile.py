@@ -34,7 +34,7 @@ from ralph_rpc.files.inbox import Inbox
 from ralph_rpc.files.paths import LoopPaths, registry_dir
 from ralph_rpc.launch import pi_argv
 from ralph_runner.core.reports import Now
-from ralph_runner.core.snapshot import Facts, snapshot
+from ralph_runner.core.snapshot import Facts
 from ralph_runner.shell.orphans import sweep_orphans
 from ralph_runner.shell.recover import recover
 from tests.cli import forged
@@ -144,7 +144,7 @@ def taken_up(paths: LoopPaths) -> None:
     """What a next runner makes of the state."""
     found = recover(paths, forged.CONFIG, "task.md", True, NOW.wall)  # type: ignore[arg-type]
     facts = Facts(paths.name, str(paths.project), str(paths.dir), 1, 1.0, "", found.started_at, None, None)
-    orjson.dumps(snapshot(found.loop, facts, NOW))
+    orjson.dumps(found.core.state(facts, NOW, waits_for_room=False))
     for path in paths.dir.glob("state.json.broken-*"):
         path.unlink()
 

@@ -121,7 +121,7 @@ def take_over(paths: LoopPaths) -> tuple[list[dict[str, Any]], list[str], int]:
     journal.close()
     for raw in paths.commands.read_bytes().split(b"\n")[:-1]:
         orjson.loads(raw)
-    return read_all(paths.events), ids, found.loop.iteration
+    return read_all(paths.events), ids, found.core.iteration()
 
 
 def offsets(whole: bytes, lines: int | None, count: int) -> list[int]:

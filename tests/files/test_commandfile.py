@@ -148,3 +148,12 @@ def test_no_bytes_end_in_anything_but_a_command_or_a_reason(verb: Verb, data: by
 @given(verb=st.sampled_from(VERBS), value=MEMBERS)
 def test_no_object_ends_in_anything_but_a_command_or_a_reason(verb: Verb, value: dict[str, object]) -> None:
     check(verb, json.dumps(value).encode())
+
+
+@pytest.mark.parametrize("verb", ["steer", "followup"])
+def test_a_message_may_name_its_ticket(verb: Verb) -> None:
+    _, body = parse_command(verb, b'{"message": "m", "ticket": "ab-1"}')
+    assert body.get("ticket") == "ab-1"
+    for wrong in (b"7", b'""', b'"a/b"', b"null"):
+        with pytest.raises(InvalidCommand, match="ticket must be the id of a ticket"):
+            parse_command(verb, b'{"message": "m", "ticket": %s}' % wrong)

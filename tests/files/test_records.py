@@ -7,6 +7,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 import orjson
 import pytest
 
+from ralph_rpc.clock import iso
 from ralph_rpc.files import records
 from ralph_rpc.files.atomic import Unreadable
 from ralph_rpc.files.paths import LoopPaths
@@ -14,6 +15,7 @@ from ralph_rpc.files.shapes import misfit
 from ralph_rpc.model.config import Config
 from ralph_rpc.model.iteration import Iteration
 from ralph_rpc.model.state import State
+from ralph_rpc.model.ticket import TicketRecord, TicketStatus
 from tests.files.crash import deaths
 
 CONFIG: Config = {
@@ -189,3 +191,30 @@ def test_a_value_of_another_shape_is_told_what_is_wrong(change: dict[str, Any], 
 
 def test_what_is_no_object_has_no_shape() -> None:
     assert misfit([], Shape) == "it is not an object"
+
+
+def ticket_record(id: str, status: TicketStatus, ended: str | None) -> TicketRecord:
+    return {
+        "ticket": id, "title": id, "status": status, "attempt": 1, "sessionId": None, "pid": None, "pidStartTime": None,
+        "worktreePath": None, "branch": None, "baseCommit": None, "startedAt": iso(0), "endedAt": ended, "durationMs": 0,
+        "returnCode": None, "terminationMethod": None, "error": None,
+    }  # fmt: skip
+
+
+def test_records_of_tickets_are_read_by_their_names_and_broken_ones_left_out(paths: LoopPaths) -> None:
+    records.write_ticket(paths, ticket_record("a-1", "closed", iso(5)))
+    (paths.tickets / "b-2.json").write_text("{")
+    (paths.tickets / "c-3.json").write_bytes(orjson.dumps(ticket_record("other", "closed", None)))
+    assert list(records.read_tickets(paths)) == ["a-1"]
+
+
+def test_records_of_tickets_that_ended_long_ago_are_forgotten_unless_a_person_is_needed(paths: LoopPaths) -> None:
+    now, week = 10 * records.TICKET_TTL_MS, records.TICKET_TTL_MS
+    old, new = iso(now - week - 1), iso(now - week + 1)
+    kept: list[tuple[str, TicketStatus, str | None]] = [
+        ("new", "closed", new), ("merge", "needs-merge", old), ("run", "running", None), ("merging", "merging", old),
+    ]  # fmt: skip
+    for id, status, ended in [*kept, ("old", "closed", old), ("gone", "orphaned", old), ("bad", "failed", old)]:
+        records.write_ticket(paths, ticket_record(id, status, ended))
+    records.forget_old_tickets(paths, now)
+    assert sorted(records.read_tickets(paths)) == sorted(id for id, _, _ in kept)

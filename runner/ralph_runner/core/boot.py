@@ -8,8 +8,9 @@ from ralph_runner.core import flow
 from ralph_runner.core.effects import Emit, EndPi, StartPi
 from ralph_runner.core.inputs import PiExited, Reply
 from ralph_runner.core.reports import PiSpawned
-from ralph_runner.core.state import Greeting, PiFacts, Spawning, Verdict
+from ralph_runner.core.state import Greeting, PiFacts, Spawning
 from ralph_runner.core.turn import Turn
+from ralph_runner.core.verdict import Verdict
 
 FIRST_ANSWER_MS = 60_000
 """The oldest generation took 5 s on a loaded machine; one that has not answered by now hangs."""

@@ -16,8 +16,9 @@ from ralph_runner.core.failures import Failure
 from ralph_runner.core.inputs import PiExited, Reply, Usage
 from ralph_runner.core.reports import TaskRead, Verified, WorkMeasured
 from ralph_runner.core.run import Run, tokens
-from ralph_runner.core.state import Closing, Result, Session, Verdict, Verifying
+from ralph_runner.core.state import Closing, Result, Session, Verifying
 from ralph_runner.core.turn import Turn
+from ralph_runner.core.verdict import Verdict
 
 STATS_MS = 15_000
 SUMMARY_CHARS = 2_000
@@ -64,7 +65,8 @@ def collect(t: Turn, phase: Closing, event: Reply | TaskRead | WorkMeasured | No
     if event is None:
         phase = replace(phase, stats=phase.stats or {})
     elif isinstance(event, TaskRead):
-        phase = replace(phase, task=event.task, task_read=True)
+        closed = event.ticket is not None and event.ticket.closed
+        phase = replace(phase, task=event.task, task_read=True, closed=closed)
     elif isinstance(event, WorkMeasured):
         phase = replace(phase, work=event)
     elif event.request == "get_session_stats":
@@ -89,8 +91,9 @@ def _goes_on(t: Turn, phase: Closing) -> bool:
         return False
     if result.failure is not None or _claim(t, phase) is not None or flow.requested_end(t) is not None:
         return False
-    most = loop.config["maxIterations"]
-    return not most or loop.stats["iterations"] + 1 < most
+    duty = loop.duty
+    most, made = (loop.config["maxIterations"], 0) if duty is None else (duty.attempts, duty.tried)
+    return not most or made + loop.stats["iterations"] + 1 < most
 
 
 def _judge(t: Turn, phase: Closing) -> None:
@@ -100,7 +103,8 @@ def _judge(t: Turn, phase: Closing) -> None:
         _record(t, phase, None, None)
     elif verify is None:
         _record(t, phase, None, Verdict("completed", claim))
-    elif flow.requested_end(t) is not None:
+    elif flow.requested_end(t) is not None and (t.loop.duty is None or t.loop.terminate or t.loop.broken is not None):
+        # A worker's finished ticket is worth the verification, else the whole work would be done again.
         _record(t, phase, None, None)
     else:
         t.do(RunVerify(verify, t.loop.config["toolTimeoutMs"]))
@@ -113,6 +117,8 @@ def _claim(t: Turn, phase: Closing) -> Literal["marker", "checklist"] | None:
         return None
     if completion.claims_by_marker(run.text, t.loop.config["marker"]):
         return "marker"
+    if t.loop.duty is not None:
+        return "marker" if phase.closed else None
     return "checklist" if phase.task is not None and completion.claims_by_checklist(phase.task) else None
 
 
@@ -148,6 +154,9 @@ def _record(t: Turn, phase: Closing, verify: Verify | None, done: Verdict | None
         "commits": list(work.commits), "filesChanged": work.files_changed,
         "steering": list(run.delivered), "eventsFrom": 0, "eventsTo": 0,
     }  # fmt: skip
+    if t.loop.duty is not None:
+        record["ticket"] = t.loop.duty.ticket
+        record["attempt"] = t.loop.duty.tried + t.loop.stats["iterations"] + 1
     if result.failure is not None:
         record["error"] = result.failure.message[:SUMMARY_CHARS]
     if result.error_kind is not None:
@@ -159,12 +168,17 @@ def _record(t: Turn, phase: Closing, verify: Verify | None, done: Verdict | None
     _follow(t, phase, done)
 
 
+def counts(record: Iteration) -> bool:
+    """True if the iteration counts towards the limits: crashes and outages of the provider are not the task's."""
+    return record["outcome"] != "crashed" and record.get("errorKind") not in failures.TRANSIENT
+
+
 def _count(t: Turn, phase: Closing, record: Iteration) -> None:
     loop, result, run = t.loop, phase.result, phase.result.run
     assert phase.work is not None
-    counts = result.outcome != "crashed" and result.error_kind not in failures.TRANSIENT
+    counted = counts(record)
     stats: Stats = {
-        "iterations": loop.stats["iterations"] + counts,
+        "iterations": loop.stats["iterations"] + counted,
         "turns": loop.stats["turns"] + record["turns"],
         "toolCalls": loop.stats["toolCalls"] + record["toolCalls"],
         "durationMs": loop.stats["durationMs"] + record["durationMs"],
@@ -180,7 +194,7 @@ def _count(t: Turn, phase: Closing, record: Iteration) -> None:
     unchanged = loop.unchanged
     if not same:
         unchanged = 0
-    elif counts:
+    elif counted:
         unchanged += 1
     t.set(
         stats=stats,
@@ -226,7 +240,7 @@ def _follow(t: Turn, phase: Closing, done: Verdict | None) -> None:
     result, loop = phase.result, t.loop
     failure = result.failure
     if done is not None:
-        t.end(done)
+        t.conclude(done)
         return
     asked = flow.requested_end(t)
     if asked is not None:
@@ -238,16 +252,16 @@ def _follow(t: Turn, phase: Closing, done: Verdict | None) -> None:
         return
     limit = flow.limit_reached(t)
     if limit is not None:
-        t.end(limit)
+        flow.end_by_limit(t, limit)
         return
     most = loop.config["maxFailures"]
     if failure is not None and most and loop.consecutive_failures >= most:
         why = f"{loop.consecutive_failures} iterations failed in a row; the last: {_once(failure.message)}"
-        t.end(Verdict("error", "failures", why))
+        t.conclude(Verdict("error", "failures", why))
         return
     if loop.config["stallAfter"] and loop.unchanged >= loop.config["stallAfter"]:
         why = f"{loop.unchanged} iterations in a row changed nothing in the project or in task.md"
-        t.end(Verdict("error", "stalled", why))
+        t.conclude(Verdict("error", "stalled", why))
         return
     _settle_aborts(t)
     if failure is None or any(o.verb == "pause" for o in t.loop.orders):

@@ -7,6 +7,7 @@ from ralph_rpc.model.commands import JournalState, Verb
 from ralph_rpc.model.events import RunnerEvent
 from ralph_rpc.model.iteration import Iteration, IterationKind
 from ralph_runner.core.reports import Measure, Members
+from ralph_runner.core.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class BeginIteration:
 
     iteration: int
     kind: IterationKind
+    ticket: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,13 @@ class Save:
 
 
 @dataclass(frozen=True, slots=True)
+class HandBack:
+    """A worker is done with its ticket, one way or the other."""
+
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """The loop has ended and pi is gone: leave. `how` decides what happens to the registry entry."""
 
@@ -113,5 +122,5 @@ class Finish:
 
 Effect: TypeAlias = (
     StartPi | EndPi | Send | AnswerDialog | ReadTask | MeasureWork | RunVerify | CancelVerify | BeginIteration
-    | EndIteration | Journal | Emit | Save | Finish
+    | EndIteration | Journal | Emit | Save | HandBack | Finish
 )  # fmt: skip

@@ -7,13 +7,17 @@ from dataclasses import replace
 
 from ralph_rpc.model.iteration import IterationKind
 from ralph_rpc.prompt import PromptParts, build, refused
+from ralph_rpc.tickets import prompt as ticket_prompt
 from ralph_runner.core import boot, failures, mailbox
+from ralph_runner.core.duty import Assign, Duty
 from ralph_runner.core.effects import BeginIteration, EndPi, Journal, MeasureWork, ReadTask, Save
 from ralph_runner.core.inputs import PiExited, Reply
 from ralph_runner.core.reports import TaskRead, WorkMeasured
 from ralph_runner.core.run import Run
-from ralph_runner.core.state import Paused, Preparing, Running, Session, Verdict, Waiting
+from ralph_runner.core.snapshot import NO_STATS
+from ralph_runner.core.state import Loop, Paused, Preparing, Running, Session, Waiting
 from ralph_runner.core.turn import Turn
+from ralph_runner.core.verdict import Verdict
 
 PREPARE_MS = 60_000
 
@@ -21,15 +25,20 @@ PREPARE_MS = 60_000
 def limit_reached(t: Turn) -> Verdict | None:
     """The limit that forbids another iteration, if one does."""
     config, stats = t.loop.config, t.loop.stats
-    used = stats["tokensIn"] + stats["tokensOut"] + stats["cacheRead"] + stats["cacheWrite"]
-    if config["maxCost"] is not None and stats["cost"] >= config["maxCost"]:
-        return Verdict("stopped", "max-cost", f"${stats['cost']:.2f} spent, the limit is ${config['maxCost']:.2f}")
+    elsewhere, duty = t.loop.elsewhere, t.loop.duty
+    used = stats["tokensIn"] + stats["tokensOut"] + stats["cacheRead"] + stats["cacheWrite"] + elsewhere.tokens
+    cost = stats["cost"] + elsewhere.cost
+    if config["maxCost"] is not None and cost >= config["maxCost"]:
+        return Verdict("stopped", "max-cost", f"${cost:.2f} spent, the limit is ${config['maxCost']:.2f}")
     if config["maxTokens"] is not None and used >= config["maxTokens"]:
         return Verdict("stopped", "max-tokens", f"{used} tokens used, the limit is {config['maxTokens']}")
     if config["maxTimeMs"] is not None and t.loop.elapsed_ms >= config["maxTimeMs"]:
         return Verdict("stopped", "max-time", f"ran for {t.loop.elapsed_ms // 1000} s, the limit is reached")
-    if config["maxIterations"] and stats["iterations"] >= config["maxIterations"]:
-        return Verdict("stopped", "max-iterations", f"{stats['iterations']} iterations done, the limit is reached")
+    done = stats["iterations"] + elsewhere.iterations
+    if config["maxIterations"] and done >= config["maxIterations"]:
+        return Verdict("stopped", "max-iterations", f"{done} iterations done, the limit is reached")
+    if duty is not None and duty.tried + stats["iterations"] >= duty.attempts:
+        return Verdict("stopped", "limit", f"not done after {duty.tried + stats['iterations']} attempts")
     return None
 
 
@@ -46,9 +55,11 @@ def requested_end(t: Turn) -> Verdict | None:
 
 def next_iteration(t: Turn, session: Session | None = None) -> None:
     """Begins the next iteration, in a session that was asked for already if there is one, or does what comes instead."""
-    verdict = requested_end(t) or limit_reached(t)
-    if verdict is not None:
+    limit = limit_reached(t)
+    if (verdict := requested_end(t)) is not None:
         t.end(verdict)
+    elif limit is not None:
+        end_by_limit(t, limit)
     elif any(o.verb == "pause" or (o.verb == "abort" and o.then == "pause") for o in t.loop.orders):
         pause(t)
     elif t.loop.pi is None:
@@ -57,6 +68,23 @@ def next_iteration(t: Turn, session: Session | None = None) -> None:
     else:
         _awake(t)
         prepare(t, session)
+
+
+def end_by_limit(t: Turn, limit: Verdict) -> None:
+    """A worker whose attempts are used up hands its ticket back; every other limit is the loop's."""
+    if limit.stop_reason == "limit":
+        t.conclude(limit)
+    else:
+        t.end(limit)
+
+
+def assign(t: Turn, event: Assign) -> None:
+    """A worker takes up a ticket, or takes it up again, in a fresh session."""
+    t.set(
+        duty=event.duty, config=event.config, stats=NO_STATS, consecutive_failures=0, unchanged=0, measure=None,
+        refusal=event.refusal, mail=(*t.loop.mail, *event.mail), task_seen=None,
+    )  # fmt: skip
+    next_iteration(t)
 
 
 def pause(t: Turn) -> None:
@@ -81,7 +109,7 @@ def restart(t: Turn, why: str) -> None:
     before = failures.recent(t.loop.restarts, t.now.mono)
     t.set(restarts=(*before, t.now.mono))
     if len(before) >= failures.RESTART_BUDGET:
-        t.end(Verdict("error", "crash", f"pi ended {len(before) + 1} times within 10 minutes; last: {why}"))
+        t.conclude(Verdict("error", "crash", f"pi ended {len(before) + 1} times within 10 minutes; last: {why}"))
     else:
         wait(t, failures.restart_delay(len(before) + 1, t.now.rand), f"{why}; starting pi again")
 
@@ -108,7 +136,7 @@ def prepared(t: Turn, phase: Preparing, event: Reply | TaskRead | WorkMeasured) 
         if event.task is None:
             t.end(Verdict("error", "blocked", event.error))
             return
-        phase = replace(phase, task=event.task, reflection=event.reflection)
+        phase = replace(phase, task=event.task, reflection=event.reflection, ticket=event.ticket)
     elif event.id == phase.asked:
         if not event.success or (event.data.get("cancelled") is True and t.loop.pi is not None and t.loop.pi.used):
             # An extension's veto would merge two iterations into one context: a new process has an empty one.
@@ -135,11 +163,10 @@ def preparation_ended(t: Turn, event: PiExited) -> None:
 def _prompt(t: Turn, phase: Preparing) -> None:
     loop = t.loop
     assert phase.task is not None and loop.pi is not None
-    number = loop.iteration + 1
-    every = loop.config["reflectEvery"]
-    kind: IterationKind = "reflect" if every and (loop.stats["iterations"] + 1) % every == 0 else "work"
+    number = max(loop.iteration, loop.highest) + 1
+    kind = _kind(loop)
     messages = mailbox.for_prompt(loop.mail)
-    t.do(BeginIteration(number, kind))
+    t.do(BeginIteration(number, kind, None if loop.duty is None else loop.duty.ticket))
     for message in messages:
         t.do(Journal(message.id, message.verb, "sent", number))
     t.set(
@@ -148,22 +175,63 @@ def _prompt(t: Turn, phase: Preparing) -> None:
         mail=mailbox.move(loop.mail, frozenset(m.id for m in messages), "prompt"),
         pi=replace(loop.pi, used=True),
     )
-    text = build(
-        PromptParts(
-            iteration=number,
-            task=phase.task,
-            task_path=loop.task_path,
-            marker=loop.config["marker"],
-            verify=loop.config["verify"],
-            operator=[m.text for m in messages],
-            refusal=None if loop.refusal is None else refused(loop.refusal),
-            reflection=phase.reflection if kind == "reflect" else None,
-        )
-    )
+    operator = [m.text for m in messages]
+    text = _task_prompt(t, phase, operator) if loop.duty is None else _ticket_prompt(t, phase, loop.duty, operator)
     request = t.send("prompt", message=text)
     mono = t.now.mono
     t.go(Running(Run(number, kind, mono, t.now.wall, last_sign=mono, prompt_id=request)))
     t.do(Save())
+
+
+def _kind(loop: Loop) -> IterationKind:
+    if loop.duty is not None:
+        return loop.duty.kind
+    every = loop.config["reflectEvery"]
+    return "reflect" if every and (loop.stats["iterations"] + 1) % every == 0 else "work"
+
+
+def _task_prompt(t: Turn, phase: Preparing, operator: list[str]) -> str:
+    loop = t.loop
+    assert phase.task is not None
+    return build(
+        PromptParts(
+            iteration=loop.iteration,
+            task=phase.task,
+            task_path=loop.task_path,
+            marker=loop.config["marker"],
+            verify=loop.config["verify"],
+            operator=operator,
+            refusal=None if loop.refusal is None else refused(loop.refusal),
+            reflection=phase.reflection if _kind(loop) == "reflect" else None,
+        )
+    )
+
+
+def _ticket_prompt(t: Turn, phase: Preparing, duty: Duty, operator: list[str]) -> str:
+    loop, read = t.loop, phase.ticket
+    assert phase.task is not None and read is not None
+    return ticket_prompt.build(
+        ticket_prompt.TicketPrompt(
+            iteration=loop.iteration,
+            attempt=duty.tried + loop.stats["iterations"] + 1,
+            attempts=duty.attempts,
+            id=duty.ticket,
+            title=duty.title,
+            text=phase.task,
+            path=read.path,
+            marker=loop.config["marker"],
+            verify=loop.config["verify"],
+            nonce=f"{int(t.now.rand * (1 << 52)):013x}",
+            worktree=duty.branch is not None,
+            branch=duty.branch,
+            into=loop.config.get("into"),
+            lessons=read.lessons,
+            operator=operator,
+            refusal=loop.refusal if duty.kind == "work" else None,
+            conflict=loop.refusal if duty.kind == "conflict" else None,
+            template=loop.config.get("promptTemplate"),
+        )
+    )
 
 
 def _awake(t: Turn) -> None:

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 from ralph_rpc.model.commands import Body, Verb
 from ralph_rpc.model.iteration import Verify
+from ralph_runner.core.duty import Assign, Dismiss
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class PiSpawned:
     pid: int
     version: str | None
     argv: tuple[str, ...]
+    start: float = 0.0
+    """As state.json has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,24 @@ class SpawnFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class TicketRead:
+    """What a worker's prompt needs beside the ticket's text."""
+
+    path: str
+    """As the agent sees it."""
+    closed: bool
+    lessons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TaskRead:
     """task.md and reflect.md as they are now; `task` None: unreadable, `error` says why in one line."""
 
     task: str | None
     reflection: str | None = None
     error: str = ""
+    ticket: TicketRead | None = None
+    """With a worker: what goes with the ticket's text, which is `task`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +121,7 @@ class Broken:
 
 Report: TypeAlias = (
     Begin | Tick | PiSpawned | SpawnFailed | TaskRead | WorkMeasured | Verified | CommandCame | Terminate | Broken
+    | Assign | Dismiss
 )  # fmt: skip
 
 Members: TypeAlias = Mapping[str, Any]

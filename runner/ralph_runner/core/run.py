@@ -40,6 +40,8 @@ class Run:
     expect_until: int = 0
     tools: tuple[str, ...] = ()
     """Ids of the tools that run."""
+    tool: str | None = None
+    """The name of the last one that was started."""
     turns: int = 0
     tool_calls: int = 0
     usage: Usage = NOTHING

@@ -60,8 +60,8 @@ def event(t: Turn, phase: Running, e: PiInput) -> None:
                 _answer_begins(t, run)
         case AssistantEnd():
             _answer_ends(t, run, e)
-        case ToolStart(id=tool):
-            t.go(Running(replace(run, tools=(*run.tools, tool), tool_calls=run.tool_calls + 1)))
+        case ToolStart(id=tool, name=name):
+            t.go(Running(replace(run, tools=(*run.tools, tool), tool=name, tool_calls=run.tool_calls + 1)))
         case ToolEnd(id=tool):
             t.go(Running(replace(run, tools=tuple(i for i in run.tools if i != tool))))
         case QueueUpdate(steering, follow_up):
@@ -182,7 +182,8 @@ def _budget(t: Turn, run: Run) -> Ending | None:
     """The budget that this run has used up together with those before it."""
     config, stats = t.loop.config, t.loop.stats
     used = stats["tokensIn"] + stats["tokensOut"] + stats["cacheRead"] + stats["cacheWrite"] + tokens(run.usage)
-    if config["maxCost"] is not None and stats["cost"] + run.usage.cost >= config["maxCost"]:
+    used += t.loop.elsewhere.tokens
+    if config["maxCost"] is not None and t.loop.elsewhere.cost + stats["cost"] + run.usage.cost >= config["maxCost"]:
         return "max-cost"
     if config["maxTokens"] is not None and used >= config["maxTokens"]:
         return "max-tokens"

@@ -2,7 +2,9 @@
 
     spawning -> greeting -> preparing -> running -> closing -> [verifying] -> preparing …
                                ^                                              |
-                               +------- waiting, paused <---------------------+--> ending -> ended
+                               +---- waiting, paused, idle <------------------+--> ending -> ended
+
+A task loop is one of these. A ticket loop has one for every pi, its workers; only they are ever idle.
 
 What a restart needs is in state.json (`core/snapshot.py`); phases live in memory only: a restarted runner begins
 a fresh iteration.
@@ -14,11 +16,13 @@ from typing import Literal, TypeAlias
 from ralph_rpc.model.config import Config
 from ralph_rpc.model.iteration import ErrorKind, Outcome
 from ralph_rpc.model.state import Stats, Status, StopReason
+from ralph_runner.core.duty import NOTHING_SPENT, Duty, Spent
 from ralph_runner.core.failures import Failure
 from ralph_runner.core.inputs import Reply
 from ralph_runner.core.mailbox import Mail
-from ralph_runner.core.reports import Measure, WorkMeasured
+from ralph_runner.core.reports import Measure, TicketRead, WorkMeasured
 from ralph_runner.core.run import Run
+from ralph_runner.core.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Preparing:
     session: bool
     task: str | None = None
     reflection: str | None = None
+    ticket: TicketRead | None = None
     measured: bool = False
 
     @property
@@ -93,6 +98,8 @@ class Closing:
     """pi's own figures; empty where there are none to come; None while awaited."""
     task: str | None = None
     task_read: bool = False
+    closed: bool = False
+    """The ticket was found closed."""
     work: WorkMeasured | None = None
     session: Session | None = None
     """The next iteration's, asked for ahead; None where there may be no next one."""
@@ -124,12 +131,10 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """How the loop ends."""
+class Idle:
+    """A ticket was handed back; pi waits for the next one."""
 
-    status: Literal["stopped", "completed", "error"]
-    stop_reason: StopReason
-    error: str | None = None
+    verdict: Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +150,7 @@ class Ended:
 
 
 Phase: TypeAlias = (
-    Fresh | Spawning | Greeting | Preparing | Running | Closing | Verifying | Waiting | Paused
+    Fresh | Spawning | Greeting | Preparing | Running | Closing | Verifying | Waiting | Paused | Idle
     | Ending | Ended
 )  # fmt: skip
 
@@ -218,3 +223,8 @@ class Loop:
     """Why the runner itself cannot go on."""
     seq: int = 0
     """Numbers the requests to pi."""
+    duty: Duty | None = None
+    """A worker's ticket; None in task loops."""
+    highest: int = 0
+    """The highest iteration number that any worker has taken."""
+    elsewhere: Spent = NOTHING_SPENT

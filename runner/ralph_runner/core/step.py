@@ -7,6 +7,7 @@ call with a Tick at the latest. The same inputs always give the same effects, so
 from typing import TypeAlias
 
 from ralph_runner.core import boot, closing, flow, orders, room, running
+from ralph_runner.core.duty import Assign, Dismiss
 from ralph_runner.core.effects import AnswerDialog, Effect, Save
 from ralph_runner.core.inputs import Dialog, LogBlocked, LogUnblocked, PiExited, PiInput, Reply
 from ralph_runner.core.reports import (
@@ -34,11 +35,11 @@ from ralph_runner.core.state import (
     Preparing,
     Running,
     Spawning,
-    Verdict,
     Verifying,
     Waiting,
 )  # fmt: skip
 from ralph_runner.core.turn import Turn
+from ralph_runner.core.verdict import Verdict
 
 Input: TypeAlias = PiInput | Report
 
@@ -50,6 +51,10 @@ def step(loop: Loop, event: Input, now: Now) -> tuple[Loop, list[Effect]]:
     match event:
         case Begin():
             flow.next_iteration(turn)
+        case Assign():
+            flow.assign(turn, event)
+        case Dismiss():
+            turn.end(Verdict("stopped", "stop"))
         case Tick():
             _tick(turn)
         case CommandCame():

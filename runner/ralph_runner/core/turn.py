@@ -10,10 +10,11 @@ from typing import Any, Literal
 from ralph_rpc.model.commands import JournalState, Verb
 from ralph_rpc.model.events import CommandStep
 from ralph_rpc.model.state import Status
-from ralph_runner.core.effects import Effect, Emit, EndPi, Finish, Journal, Save, Send
+from ralph_runner.core.effects import Effect, Emit, EndPi, Finish, HandBack, Journal, Save, Send
 from ralph_runner.core.mailbox import Message
 from ralph_runner.core.reports import Now
-from ralph_runner.core.state import Ended, Ending, Loop, Order, Phase, Verdict
+from ralph_runner.core.state import Ended, Ending, Idle, Loop, Order, Phase
+from ralph_runner.core.verdict import Verdict
 
 
 class Turn:
@@ -71,6 +72,14 @@ class Turn:
             event["redelivered"] = True
         self.do(Emit(event))
 
+    def conclude(self, verdict: Verdict) -> None:
+        """The work at hand is over. A task loop ends with it; a worker hands its ticket back and keeps pi."""
+        if self.loop.duty is None:
+            self.end(verdict)
+        else:
+            self.go(Idle(verdict))
+            self.do(HandBack(verdict), Save())
+
     def end(self, verdict: Verdict, graceful: bool = True) -> None:
         """The loop ends like this, as soon as pi is gone."""
         if isinstance(self.loop.phase, Ending | Ended):
@@ -84,6 +93,9 @@ class Turn:
 
     def finish(self, verdict: Verdict) -> None:
         """pi is gone: every command gets its last step, the state its last word."""
+        if self.loop.duty is not None:
+            self._leave(verdict)
+            return
         for order in self.loop.orders:
             self.receipt(order, "delivered") if order.verb != "pause" else self.receipt(
                 order, "expired", "the loop ended first"
@@ -103,5 +115,12 @@ class Turn:
                 }
             )
         )
+        self.go(Ended())
+        self.do(Finish(verdict.status))
+
+    def _leave(self, verdict: Verdict) -> None:
+        """A worker is done. Commands and the last word are its loop's."""
+        self.set(stop_reason=verdict.stop_reason)
+        self.status(verdict.status, verdict.error)
         self.go(Ended())
         self.do(Finish(verdict.status))

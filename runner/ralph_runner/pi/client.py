@@ -53,7 +53,7 @@ class Child(Protocol):
 class PiClient:
     """`on_inputs` gets what pi says in batches, `note` single lines for runner.log.
 
-    `iteration` is asked for the number in the stamp, by the reader thread.
+    `iteration` and `ticket` are asked for what the stamp tells, by the reader thread.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class PiClient:
         on_inputs: Callable[[list[PiInput]], None],
         note: Callable[[str], None],
         iteration: Callable[[], int],
+        ticket: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._process = process
         self._on_inputs = on_inputs
@@ -73,7 +74,7 @@ class PiClient:
         self._unwritten: deque[bytes] = deque()
         self._retry: asyncio.TimerHandle | None = None
         self._stderr = _Stderr(note)
-        self._reader = _Reader(process.stdout_fd, log, iteration, self._deliver, note, self._loop)
+        self._reader = _Reader(process.stdout_fd, log, iteration, ticket, self._deliver, note, self._loop)
         self._end: asyncio.Task[Exit] | None = None
 
     def start(self) -> None:
@@ -234,13 +235,14 @@ class _Reader(threading.Thread):
         fd: int,
         log: Log,
         iteration: Callable[[], int],
+        ticket: Callable[[], str | None],
         deliver: Callable[[list[PiInput]], None],
         note: Callable[[str], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(name="pi's stdout", daemon=True)
         self._fd = fd
-        self._iteration = iteration
+        self._iteration, self._ticket = iteration, ticket
         self._on_inputs = deliver
         self._on_note = note
         self._loop = loop
@@ -304,7 +306,7 @@ class _Reader(threading.Thread):
         self._recorder.end(self._stamp())
 
     def _stamp(self) -> bytes:
-        return stamp_tail(time.time_ns() // 1_000_000, self._iteration())
+        return stamp_tail(time.time_ns() // 1_000_000, self._iteration(), self._ticket())
 
     def _tell(self, text: str) -> None:
         self._call(self._on_note, text)

@@ -59,8 +59,10 @@ _PARTIAL = b',"partial":'
 _MESSAGE = b'},"message":'
 
 
-def stamp_tail(at_ms: int, iteration: int) -> bytes:
-    """What replaces the last brace and the LF of a line."""
+def stamp_tail(at_ms: int, iteration: int, ticket: str | None = None) -> bytes:
+    """What replaces the last brace and the LF of a line. A ticket's id is ASCII without quotes."""
+    if ticket is not None:
+        return b',"ralph":{"at":%d,"iteration":%d,"ticket":"%s"}}\n' % (at_ms, iteration, ticket.encode())
     return b',"ralph":{"at":%d,"iteration":%d}}\n' % (at_ms, iteration)
 
 

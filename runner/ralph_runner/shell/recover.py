@@ -8,29 +8,31 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from ralph_rpc import leftovers
-from ralph_rpc.clock import iso, up_ms
+from ralph_rpc.clock import iso, now_ms, up_ms
 from ralph_rpc.files import records
 from ralph_rpc.files.atomic import Unreadable
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.model.config import Config
 from ralph_rpc.model.iteration import Iteration
 from ralph_rpc.model.state import ENDED, State, Stats
+from ralph_rpc.model.ticket import TicketRecord
 from ralph_runner.core.failures import TRANSIENT
 from ralph_runner.core.reports import Now
 from ralph_runner.core.snapshot import NO_STATS, new_loop, resumed_loop
-from ralph_runner.core.state import Loop
+from ralph_runner.core.tickets.snapshot import new_tickets, resumed_tickets
+from ralph_runner.shell.cores import Core, TaskCore, TicketCore
 
 
 @dataclass
 class Recovered:
     """What the runner begins with."""
 
-    loop: Loop
+    core: Core
     started_at: str
     crashed: bool
     """The last runner died without an end; commands left by it are honoured."""
-    lost: Iteration | None = None
-    """The record of the iteration that died with the last runner; not written yet."""
+    lost: list[Iteration] = field(default_factory=list)
+    """The records of the iterations that died with the last runner; not written yet."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -42,23 +44,41 @@ def recover(paths: LoopPaths, config: Config, task_path: str, resume: bool, wall
     if tmp is not None:
         leftovers.remove_tree(tmp)
     if not resume:
-        return Recovered(new_loop(config, task_path), iso(wall), crashed=False, notes=notes)
+        return Recovered(_new(paths, config, task_path), iso(wall), crashed=False, notes=notes)
     done = records.read_iterations(paths)
     last = max((r["iteration"] for r in done), default=0)
     crashed = state is None or state["status"] not in ENDED
-    lost = None
+    lost: list[Iteration] = []
     if state is None:
         if not done:
-            return Recovered(new_loop(config, task_path), iso(wall), crashed=True, notes=notes)
+            return Recovered(_new(paths, config, task_path), iso(wall), crashed=True, notes=notes)
         state = cast(State, _rebuilt(done, wall))
         notes.append(f"state.json was unreadable; counters rebuilt from {len(done)} iteration records")
-    elif (crashed or state["status"] == "error") and state["iteration"] > last:
-        lost = _lost(state, done, wall)
-        notes.append(f"iteration {lost['iteration']} ended with the runner")
+    elif crashed or state["status"] == "error":
+        lost = _lost_tickets(state, done, wall) if config.get("tickets") else _lost(state, done, last, wall)
+        notes += [f"iteration {record['iteration']} ended with the runner" for record in lost]
     if crashed:
-        state["stats"] = _sum([*done, lost] if lost else done)
-    loop = resumed_loop(config, task_path, state, last, Now(up_ms(), wall))
-    return Recovered(loop, state.get("startedAt") or iso(wall), crashed, lost, notes)
+        state["stats"] = _sum([*done, *lost])
+    last = max([last, *(record["iteration"] for record in lost)])
+    core = _resumed(paths, config, task_path, state, last, Now(up_ms(), wall))
+    return Recovered(core, state.get("startedAt") or iso(wall), crashed, lost, notes)
+
+
+def _tickets_of(paths: LoopPaths) -> dict[str, TicketRecord]:
+    records.forget_old_tickets(paths, now_ms())
+    return records.read_tickets(paths)
+
+
+def _new(paths: LoopPaths, config: Config, task_path: str) -> Core:
+    if config.get("tickets"):
+        return TicketCore(new_tickets(paths.name, config, _tickets_of(paths)))
+    return TaskCore(new_loop(config, task_path))
+
+
+def _resumed(paths: LoopPaths, config: Config, task_path: str, state: State, last: int, now: Now) -> Core:
+    if config.get("tickets"):
+        return TicketCore(resumed_tickets(paths.name, config, state, last, _tickets_of(paths)))
+    return TaskCore(resumed_loop(config, task_path, state, last, now))
 
 
 def _read_state(paths: LoopPaths, notes: list[str]) -> State | None:
@@ -85,13 +105,15 @@ def _sum(done: list[Iteration]) -> Stats:
     return total
 
 
-def _lost(state: State, done: list[Iteration], wall: int) -> Iteration:
+def _lost(state: State, done: list[Iteration], last: int, wall: int) -> list[Iteration]:
     """The record of the iteration that was running when the runner was killed, or could write no more.
 
     Its figures are what state.json had counted of it.
     """
+    if state["iteration"] <= last:
+        return []
     had, known = state["stats"], _sum(done)
-    return {
+    record: Iteration = {
         "iteration": state["iteration"], "kind": "work", "outcome": "crashed",
         "error": state["error"] or "the runner was killed in the middle of this iteration", "errorKind": "crash",
         "startedAt": state["updatedAt"], "endedAt": iso(wall), "durationMs": 0,
@@ -103,6 +125,28 @@ def _lost(state: State, done: list[Iteration], wall: int) -> Iteration:
         "model": state["model"], "provider": state["provider"], "sessionId": None, "sessionFile": None,
         "summary": "", "steering": [], "eventsFrom": 0, "eventsTo": 0,
     }  # fmt: skip
+    return [record]
+
+
+def _lost_tickets(state: State, done: list[Iteration], wall: int) -> list[Iteration]:
+    """As `_lost`, of every worker whose iteration was under way."""
+    known = {record["iteration"] for record in done}
+    lost: list[Iteration] = []
+    for ticket in state["tickets"]["running"] if "tickets" in state else []:
+        run = ticket.get("run")
+        if run is None or ticket["iteration"] in known:
+            continue
+        record: Iteration = {
+            "iteration": ticket["iteration"], "ticket": ticket["ticket"], "attempt": ticket["attempt"], "kind": "work",
+            "outcome": "crashed", "error": state["error"] or "the runner was killed in the middle of this iteration",
+            "errorKind": "crash", "startedAt": state["updatedAt"], "endedAt": iso(wall), "durationMs": 0,
+            "turns": run["turns"], "toolCalls": run["toolCalls"], "tokensIn": run["tokensIn"],
+            "tokensOut": run["tokensOut"], "cacheRead": run["cacheRead"], "cacheWrite": run["cacheWrite"],
+            "cost": run["cost"], "model": state["model"], "provider": state["provider"], "sessionId": None,
+            "sessionFile": None, "summary": "", "steering": [], "eventsFrom": 0, "eventsTo": 0,
+        }  # fmt: skip
+        lost.append(record)
+    return lost
 
 
 def _rebuilt(done: list[Iteration], wall: int) -> dict[str, object]:

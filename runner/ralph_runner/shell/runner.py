@@ -28,11 +28,16 @@ from ralph_rpc.model.state import Worktree
 from ralph_rpc.watch import ARRIVAL, Watch
 from ralph_runner.core.reports import Begin, Broken, CommandCame, Terminate, Tick
 from ralph_runner.core.snapshot import Facts
-from ralph_runner.shell.perform import Performer, write_record
+from ralph_runner.shell.cores import Core, TicketCore
+from ralph_runner.shell.notify import Notifier
+from ralph_runner.shell.perform import Hands, Performer
+from ralph_runner.shell.pilot import Pilot, Place, write_record
 from ralph_runner.shell.reassert import reassert
 from ralph_runner.shell.recover import Recovered, recover
 from ralph_runner.shell.saver import Saver
 from ralph_runner.shell.takeover import Takeover
+from ralph_runner.shell.task_hands import TaskHands, read_task
+from ralph_runner.shell.ticket_hands import TicketHands
 
 HEARTBEAT_S = 5.0
 SCAN_S = 0.25
@@ -66,6 +71,7 @@ class Runner:
         """Until the loop has ended; the exit code: 0, or 1 where it ended in error."""
         paths, hand = self._paths, self._takeover
         found = recover(paths, self._config, self._task_path(), self._resume, now_ms())
+        core = found.core
         if hand.ended:
             found.notes.insert(0, f"ended {hand.ended} processes that an earlier run left behind")
         log = EventLog.open(
@@ -85,15 +91,26 @@ class Runner:
             paths.name, str(paths.project), str(paths.dir), os.getpid(), identity.start_time(os.getpid()) or 0.0,
             identity.boot_id(), found.started_at, self._worktree, str(hand.tmp),
         )  # fmt: skip
+
+        def warn(text: str) -> None:
+            # Nothing comes after the loop's last event.
+            if performer.finished.done():
+                self._note(text)
+            else:
+                self._notice(log, "warning", text)
+
+        notifier = Notifier(self._config.get("notify"), paths, hand.workdir, hand.tmp, self._note, warn)
         performer = Performer(
-            paths=paths, loop=found.loop, facts=facts, log=log, journal=journal, saver=saver,
-            reserve=self._reserve, hand=hand, note=self._note,
+            paths=paths, core=core, facts=facts, log=log, journal=journal, saver=saver,
+            reserve=self._reserve, notifier=notifier, note=self._note,
         )  # fmt: skip
+        performer.hands = self._hands(core, performer, log)
         try:
             return await self._live(performer, found, log, journal, saver)
         finally:
             await performer.close()
             saver.close()
+            await notifier.close()
             try:
                 log.sync()
                 log.close()
@@ -102,6 +119,20 @@ class Runner:
             self._reserve.give()
             shutil.rmtree(hand.tmp, ignore_errors=True)
             hand.tree_lock.release()
+
+    def _hands(self, core: Core, performer: Performer, log: EventLog) -> Hands:
+        paths, hand = self._paths, self._takeover
+        if isinstance(core, TicketCore):
+            return TicketHands(
+                paths=paths, config=self._config, log=log, hand=hand, feed=performer.feed, save=performer.save,
+                later=performer.later, tell_merge=performer.tell_merge, note=self._note,
+            )  # fmt: skip
+        place = Place(hand.workdir, hand.tmp / "git", lambda: read_task(paths))
+        pilot = Pilot(
+            paths=paths, config=self._config, log=log, lines=log, hand=hand, place=place, feed=performer.feed,
+            save=performer.save, later=performer.later, note=self._note, iteration=core.iteration(),
+        )  # fmt: skip
+        return TaskHands(pilot, hand)
 
     async def _live(
         self, performer: Performer, found: Recovered, log: EventLog, journal: CommandJournal, saver: Saver
@@ -170,8 +201,8 @@ class Runner:
         )
         for message in found.notes:
             self._notice(log, "info", message)
-        if found.lost is not None:
-            write_record(self._paths, log, found.lost, log.offset)
+        for lost in found.lost:
+            write_record(self._paths, log, lost, log.offset)
         performer.save()
         await self._take_up(performer, inbox, journal, log, found)
 
@@ -207,7 +238,7 @@ class Runner:
                     inbox.set_aside(claimed, reason)
                     _tell_rejected(log, claimed.id, claimed.verb, reason)
                 else:
-                    self._accept(performer, inbox, journal, [claimed])
+                    self._accept(performer, inbox, journal, self._taken(performer, inbox, log, [claimed]))
 
     async def _watch_inbox(
         self, performer: Performer, inbox: Inbox, journal: CommandJournal, log: EventLog, arrived: asyncio.Event,
@@ -224,10 +255,10 @@ class Runner:
             arrived.clear()
             found: list[Claimed] = []
             try:
-                scan = inbox.scan(time.monotonic(), messages=len(performer.loop.mail) < HELD_AT_MOST)
+                scan = inbox.scan(time.monotonic(), messages=performer.core.held_messages() < HELD_AT_MOST)
                 found = scan.commands
                 self._reject(log, scan.rejected)
-                self._accept(performer, inbox, journal, scan.commands)
+                self._accept(performer, inbox, journal, self._taken(performer, inbox, log, scan.commands))
                 pause = RETRY_S if scan.retry else every
                 if scan.commands or scan.rejected:
                     arrived.set()
@@ -246,6 +277,18 @@ class Runner:
                     self._note(f"the inbox cannot be read now: {error}")
                 self._inbox_trouble = str(error)
                 pause = 1.0
+
+    def _taken(self, performer: Performer, inbox: Inbox, log: EventLog, commands: list[Claimed]) -> list[Claimed]:
+        """Without those that the loop refuses as it is now; their files are kept, with the reason."""
+        taken: list[Claimed] = []
+        for claimed in commands:
+            reason = performer.core.refuses(claimed.verb, claimed.body)
+            if reason is None:
+                taken.append(claimed)
+            else:
+                inbox.set_aside(claimed, reason)
+                _tell_rejected(log, claimed.id, claimed.verb, reason)
+        return taken
 
     def _accept(self, performer: Performer, inbox: Inbox, journal: CommandJournal, commands: list[Claimed]) -> None:
         """Receipts for all of them with one sync, then the files go, then the core gets them.

@@ -36,6 +36,8 @@ class Takeover:
     """Processes of an earlier run that were still there."""
     pi: Spawned | None
     """None where it could not be started; trying again will tell why."""
+    tickets_lock: Lock | None = None
+    """Held by a ticket loop as long as it lives: two on one backlog would do the same work twice."""
 
 
 def take_over(paths: LoopPaths, config: Config, resume: bool) -> Takeover:
@@ -49,6 +51,9 @@ def take_over(paths: LoopPaths, config: Config, resume: bool) -> Takeover:
         raise OSError(11, "processes of an earlier run still hold it", str(paths.tree_lock))
     workdir = _workdir(paths, config)
     tmp = Path(tempfile.mkdtemp(prefix=f"ralph-{paths.name}-"))
+    if config.get("tickets"):
+        # Which ticket is first, and where its worktree is, the core has yet to decide.
+        return Takeover(workdir, tmp, tree_lock, len(ended), None, _tickets_lock(paths))
     try:
         pi = spawn(
             pi_argv(config, paths.sessions), cwd=workdir, env=child_environment(paths, tmp), tree_lock=tree_lock.fd
@@ -56,6 +61,14 @@ def take_over(paths: LoopPaths, config: Config, resume: bool) -> Takeover:
     except OSError:
         pi = None
     return Takeover(workdir, tmp, tree_lock, len(ended), pi)
+
+
+def _tickets_lock(paths: LoopPaths) -> Lock:
+    """One ticket loop in a project at a time. Raises OSError; `start` has looked before, but two may look at once."""
+    lock = locks.acquire(paths.tickets_lock)
+    if lock is None:
+        raise OSError(11, "another loop of this project works on tickets", str(paths.tickets_lock))
+    return lock
 
 
 def _recorded(paths: LoopPaths) -> tuple[list[tuple[int | None, float | None]], str]:
@@ -67,6 +80,7 @@ def _recorded(paths: LoopPaths) -> tuple[list[tuple[int | None, float | None]], 
     if state is None:
         return [], identity.boot_id()
     pids = [(state["piPid"], state["piStartTime"]), (state["guardPid"], state["guardStartTime"])]
+    pids += [(record["pid"], record["pidStartTime"]) for record in records.read_tickets(paths).values()]
     return pids, state["bootId"]
 
 

@@ -1,0 +1,144 @@
+"""The two kinds of core as the shell sees them: one that decides for a task, one for tickets.
+
+The performer and the runner know only `Core`; a core's state is a value, kept here and replaced with each step.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ralph_rpc.model.commands import Body, Verb
+from ralph_rpc.model.config import Config
+from ralph_rpc.model.state import State
+from ralph_runner.core import snapshot as task_snapshot
+from ralph_runner.core import step as task_step
+from ralph_runner.core.reports import Now
+from ralph_runner.core.room import NO_ROOM
+from ralph_runner.core.snapshot import Facts
+from ralph_runner.core.state import Ended, Loop, Order
+from ralph_runner.core.tickets import orders as ticket_orders
+from ralph_runner.core.tickets import snapshot as ticket_snapshot
+from ralph_runner.core.tickets import step as ticket_step
+from ralph_runner.core.tickets.state import TicketLoop
+
+
+class Core(ABC):
+    """What decides, with its state."""
+
+    @property
+    @abstractmethod
+    def config(self) -> Config: ...
+
+    @abstractmethod
+    def iteration(self) -> int:
+        """The highest number that an iteration has had."""
+
+    @abstractmethod
+    def step(self, event: Any, now: Now) -> Sequence[Any]:
+        """The effects that follow from an input."""
+
+    @abstractmethod
+    def deadline(self) -> int | None:
+        """Monotonic milliseconds at which a Tick is due."""
+
+    @abstractmethod
+    def state(self, facts: Facts, now: Now, waits_for_room: bool) -> State:
+        """state.json as of now."""
+
+    @abstractmethod
+    def held_messages(self) -> int:
+        """How many messages wait for the model."""
+
+    @abstractmethod
+    def refuses(self, verb: Verb, body: Body) -> str | None:
+        """Why a command cannot be taken, for a person; None if it can."""
+
+    @abstractmethod
+    def is_to_end(self) -> bool:
+        """The end is asked for."""
+
+    @abstractmethod
+    def give_up(self, message: str) -> None:
+        """The shell cannot go on: the loop ends in error, whatever its core thinks."""
+
+
+class TaskCore(Core):
+    """A task loop's."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+
+    @property
+    def config(self) -> Config:
+        return self.loop.config
+
+    def iteration(self) -> int:
+        return self.loop.iteration
+
+    def step(self, event: Any, now: Now) -> Sequence[Any]:
+        self.loop, effects = task_step.step(self.loop, event, now)
+        return effects
+
+    def deadline(self) -> int | None:
+        return task_step.next_deadline(self.loop)
+
+    def state(self, facts: Facts, now: Now, waits_for_room: bool) -> State:
+        loop = replace(self.loop, status="waiting", error=NO_ROOM) if waits_for_room else self.loop
+        return task_snapshot.snapshot(loop, facts, now)
+
+    def held_messages(self) -> int:
+        return len(self.loop.mail)
+
+    def refuses(self, verb: Verb, body: Body) -> str | None:
+        if "ticket" in body:
+            return "this loop has no tickets: leave \"ticket\" (--ticket) out"
+        return None
+
+    def is_to_end(self) -> bool:
+        loop = self.loop
+        return loop.terminate or loop.broken is not None or _has_stop(loop.orders)
+
+    def give_up(self, message: str) -> None:
+        self.loop = replace(self.loop, status="error", stop_reason="blocked", error=message, phase=Ended())
+
+
+class TicketCore(Core):
+    """A ticket loop's."""
+
+    def __init__(self, loop: TicketLoop) -> None:
+        self.loop = loop
+
+    @property
+    def config(self) -> Config:
+        return self.loop.config
+
+    def iteration(self) -> int:
+        return self.loop.iteration
+
+    def step(self, event: Any, now: Now) -> Sequence[Any]:
+        self.loop, effects = ticket_step.step(self.loop, event, now)
+        return effects
+
+    def deadline(self) -> int | None:
+        return ticket_step.next_deadline(self.loop)
+
+    def state(self, facts: Facts, now: Now, waits_for_room: bool) -> State:
+        loop = replace(self.loop, status="waiting", error=NO_ROOM) if waits_for_room else self.loop
+        return ticket_snapshot.snapshot(loop, facts, now)
+
+    def held_messages(self) -> int:
+        return len(self.loop.mail) + sum(len(worker.mail) for worker in self.loop.workers.values())
+
+    def refuses(self, verb: Verb, body: Body) -> str | None:
+        return ticket_orders.refusal(self.loop, verb, body)
+
+    def is_to_end(self) -> bool:
+        return self.loop.ending is not None or _has_stop(self.loop.orders)
+
+    def give_up(self, message: str) -> None:
+        self.loop = replace(self.loop, status="error", stop_reason="blocked", error=message, ended=True)
+
+
+def _has_stop(orders: tuple[Order, ...]) -> bool:
+    return any(order.verb == "stop" for order in orders)

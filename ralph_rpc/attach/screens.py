@@ -28,6 +28,9 @@ KEYS = (
     ("q, Ctrl+C", "detach; the loop goes on"),
 )
 
+DETACH = Binding("ctrl+c", "app.detach", "Detach", show=False, priority=True)
+"""As without anything over the stream; an input would take it for copying."""
+
 
 class Help(ModalScreen[None]):
     """All keys and commands; any key closes it."""
@@ -39,7 +42,7 @@ class Help(ModalScreen[None]):
     }
     Help Static { height: auto; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "dismiss", "Close")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "dismiss", "Close"), DETACH]
 
     def compose(self) -> ComposeResult:
         table = Table.grid(padding=(0, 2))
@@ -58,7 +61,7 @@ class Choice(ModalScreen[str | None]):
     Choice { align: center middle; }
     Choice > Vertical { width: 56; max-width: 100%; height: auto; border: round ansi_yellow; padding: 0 1; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel"), DETACH]
 
     def __init__(self, question: str, answers: dict[str, str]) -> None:
         super().__init__()
@@ -85,7 +88,7 @@ class Ask(ModalScreen[str | None]):
     Ask { align: center bottom; }
     Ask > Input { width: 100%; border: round ansi_cyan; height: 3; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel"), DETACH]
 
     def __init__(self, label: str, value: str = "") -> None:
         super().__init__()

@@ -420,7 +420,10 @@ def test_keys_are_shown_below_and_fit_80_columns(tmp_path: Path) -> None:
     sit(tmp_path, [began(1)], script, size=(80, 24))
 
 
-@pytest.mark.parametrize("keys", [("tab", "q"), ("ctrl+c",), ("slash", *"detach", "enter")])
+@pytest.mark.parametrize(
+    "keys",
+    [("tab", "q"), ("ctrl+c",), ("question_mark", "ctrl+c"), ("escape", "ctrl+c"), ("slash", *"detach", "enter")],
+)
 def test_leaving_says_that_the_loop_goes_on_and_where_it_was_left(
     tmp_path: Path, keys: tuple[str, ...]
 ) -> None:

@@ -30,6 +30,10 @@ GITCONFIG = """\
 """
 
 
+# A shell that starts a command in the background lets it ignore Ctrl-C, and with it all that it starts; what is tested
+# here must not depend on how the tests were started.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 SLOW = (
     "faults/", "process/", "git/", "real_pi/", "cli/test_clean", "cli/test_control", "cli/test_demo", "cli/test_doctor",
     "cli/test_imports", "cli/test_logs", "cli/test_main", "cli/test_start", "attach/test_app", "attach/test_terminal",

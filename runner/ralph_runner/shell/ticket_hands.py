@@ -34,6 +34,7 @@ from ralph_runner.shell.ticket_files import TicketFiles
 from ralph_runner.shell.verify import Verification
 from ralph_runner.shell.wholelines import WholeLines
 
+MARK_PATIENCE_S = 30.0
 SCAN_PATIENCE = 3
 """So many looks at the tickets may fail, one after the other, before the loop gives up."""
 
@@ -54,6 +55,8 @@ class TicketHands:
         self._pilots: dict[str, Pilot] = {}
         self._verifications: dict[str, Verification] = {}
         self._failed_scans = 0
+        self._has_ended = False
+        self._marks: set[asyncio.Task[None]] = set()
         self._titles: dict[str, str] = {}
         self._running: set[str] = set()
         self._shown: set[str] = set()
@@ -88,7 +91,7 @@ class TicketHands:
             case fx.Remember():
                 self._remember(effect)
             case fx.MarkTicket():
-                self._later(self._quietly(lambda: self._files.mark(effect.ticket, effect.status, effect.note)))
+                self._mark(effect)
             case _:
                 self._later(self._job(effect))
         return None
@@ -97,6 +100,8 @@ class TicketHands:
         return next((pilot.pids for pilot in self._pilots.values()), Pids())
 
     async def close(self) -> None:
+        if self._marks:  # the note on the last ticket is as good as the others
+            await asyncio.wait(self._marks, timeout=MARK_PATIENCE_S)
         for verification in self._verifications.values():
             verification.cancel()
         await asyncio.gather(*(pilot.close() for pilot in self._pilots.values()))
@@ -147,9 +152,14 @@ class TicketHands:
             report = rp.JobFailed(effect.ticket, _one_line(error))
         self._feed(report)
 
-    async def _quietly(self, work: Callable[[], None]) -> None:
+    def _mark(self, effect: fx.MarkTicket) -> None:
+        task = asyncio.create_task(self._marking(effect), name=f"mark {effect.ticket}")
+        self._marks.add(task)
+        task.add_done_callback(self._marks.discard)
+
+    async def _marking(self, effect: fx.MarkTicket) -> None:
         try:
-            await asyncio.to_thread(work)
+            await asyncio.to_thread(self._files.mark, effect.ticket, effect.status, effect.note)
         except (RalphError, OSError) as error:
             self._tell(_one_line(error))
 
@@ -177,7 +187,8 @@ class TicketHands:
             self._show("RUNNING")
 
     def ended(self, how: str) -> None:
-        """The loop has ended: progress.md says so."""
+        """The loop has ended: progress.md says so, and its last event is written."""
+        self._has_ended = True
         self._running.clear()
         self._show({"completed": "COMPLETE", "stopped": "STOPPED"}.get(how, "FAILED"))
 
@@ -209,6 +220,8 @@ class TicketHands:
 
     def _tell(self, message: str) -> None:
         self._note(message)
+        if self._has_ended:
+            return
         self._log.append_event({"type": "ralph_notice", "at": now_ms(), "level": "warning", "message": message})
 
 

@@ -40,7 +40,8 @@ def lessons_in(text: str, marker: str = "") -> list[str]:
     told: dict[str, str] = {}
     for index, heading in enumerate(found):
         if heading.title.strip("*_: ").casefold() in _TITLES:
-            ends = (later.line for later in found[index + 1 :] if later.level <= heading.level)
+            # By index: a slice for each heading would make the cost that of the text's square.
+            ends = (found[i].line for i in range(index + 1, len(found)) if found[i].level <= heading.level)
             for item in items(lines, outside, heading.line + 1, next(ends, len(lines))):
                 lesson = tidy(item.text, LONGEST)
                 if _key(lesson) and lesson != marker and not item.introduces:

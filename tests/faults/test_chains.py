@@ -24,7 +24,7 @@ from ralph_runner.shell.orphans import TERM_S, sweep_orphans
 from tests.faults.conftest import Note
 from tests.faults.lives import GONE_S
 from tests.faults.tiers import times
-from tests.process.trees import KINDS, guarded, new_token, nothing_of, survivors, until
+from tests.process.trees import KINDS, guarded, new_token, nothing_of, subreaper, survivors, until
 from tests.rig import fake_rig
 
 pytestmark = [pytest.mark.usefixtures("no_leftovers"), pytest.mark.timeout(600)]
@@ -127,8 +127,8 @@ def test_row_11_a_chain_of_forks_is_ended_by_the_runner_whose_guard_was_killed(
             assert not locks.is_held(lock), "the chain goes on"
             return time.monotonic() - began
 
-    guard.become_subreaper()
-    longest = asyncio.run(longest_of(run, count))
+    with subreaper():
+        longest = asyncio.run(longest_of(run, count))
     assert longest < GONE_S
     figure(f"deaf chains, gaps 0-10 ms: ended {longest:.2f} s after the guard at most")
 

@@ -3,6 +3,7 @@
 Every process of a tree carries a token in its command line, which neither setsid nor a wiped environment hides.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -15,10 +16,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from ralph_runner import guard
 from ralph_runner.pi.process import Guarded
 
 ROOT = Path(__file__).parents[2]
 BOUND_S = 30.0
+SET_CHILD_SUBREAPER = 36
+"""prctl(2)"""
 
 
 def new_token() -> str:
@@ -64,6 +68,16 @@ def is_gone(pid: int) -> bool:
     except OSError:
         return True
     return stat.rpartition(")")[2].split()[0] in "ZX"
+
+
+@contextmanager
+def subreaper() -> Iterator[None]:
+    """This process as a runner is, and only here: what others left behind later would stay its zombies for ever."""
+    guard.become_subreaper()
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 class Runner:

@@ -3,10 +3,11 @@
 import json
 import random
 import tracemalloc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -287,13 +288,20 @@ GIANTS: list[tuple[bytes, PiInput | None]] = [
 ]
 
 
+def big_then_small(data: bytes) -> Iterator[bytes]:
+    """The end comes in pieces that are shorter than what is held back of a line."""
+    yield from pieces(data[:-1_000])
+    yield from pieces(data[-1_000:], 7)
+
+
+@pytest.mark.parametrize("cut", [pieces, big_then_small])
 @pytest.mark.parametrize(("line", "told"), GIANTS)
 def test_a_giant_line_is_recorded_and_understood_as_a_short_one(
-    line: bytes, told: PiInput | None, tmp_path: Path
+    line: bytes, told: PiInput | None, cut: Callable[[bytes], Iterator[bytes]], tmp_path: Path
 ) -> None:
     between = b'{"type":"agent_settled"}'
     stream = between + b"\n" + line + b"\r\n" + between + b"\n"
-    recording = Recording(pieces(stream), tmp_path / "events.jsonl")
+    recording = Recording(cut(stream), tmp_path / "events.jsonl")
     assert recording.events == [expected(between), expected(line), expected(between)]
     assert recording.inputs == [Settled(None), *([told] if told else []), Settled(None)]
     assert recording.notes == []
@@ -306,6 +314,19 @@ def test_a_giant_answer_of_the_model_is_read_whole(tmp_path: Path) -> None:
     [end] = Recording(pieces(line + b"\n"), tmp_path / "events.jsonl").inputs
     assert isinstance(end, AssistantEnd)
     assert end.text == "x" * 3 * MiB
+
+
+@pytest.mark.parametrize("number", ["1e400", "1e300", "-1e300", "9" * 400, "true", '"7"', "null"])
+def test_numbers_that_no_file_of_ours_could_hold_count_as_nothing(number: str) -> None:
+    # The lone surrogate is what sends a line to the parser that lets such numbers pass.
+    for text in ("fine", "\\ud83d"):
+        usage = f'{{"input":{number},"output":5,"cost":{{"total":{number}}}}}'
+        message = f'{{"role":"assistant","content":[{{"type":"text","text":"{text}"}}],"usage":{usage}}}'
+        end = parse(f'{{"type":"message_end","message":{message}}}'.encode())
+        if end is not None:  # no JSON to either parser
+            assert isinstance(end, AssistantEnd)
+            assert (end.usage.input, end.usage.output) == (0, 5)
+            assert orjson.loads(orjson.dumps(end.usage.cost)) == end.usage.cost
 
 
 @pytest.mark.parametrize("head", [b'{"type":"agent_end","messages":["', b"garbage "])

@@ -30,6 +30,8 @@ DRAIN_S = 2.0
 """How long pi's pipes are read after its tree is gone; something that escaped may hold them open."""
 LOG_RETRY_S = 0.5
 ACTIVITY_S = 1.0
+HOLD_S = 0.005
+"""How long inputs wait for more while pi writes without a pause."""
 STDIN_RETRY_S = 0.005
 STDERR_LINES = 20
 STDERR_TAIL = 4_096
@@ -249,6 +251,7 @@ class _Reader(threading.Thread):
         self._log = log
         self._recorder = Recorder(_PatientLog(log, self), self._tell)
         self._wake_read, self._wake_write = os.pipe()
+        self._held: list[PiInput] = []
         self._done = asyncio.Event()
         self.stopping = threading.Event()
         self.blocked = False  # held by the log: to wait for the rest of pi's output would be in vain
@@ -278,10 +281,16 @@ class _Reader(threading.Thread):
             with contextlib.suppress(OSError):
                 self._log.abandon_line()
         finally:
+            self._hand_on()
             self._call(self._done.set)
 
     def deliver(self, inputs: list[PiInput]) -> None:
         self._call(self._on_inputs, inputs)
+
+    def _hand_on(self) -> None:
+        held, self._held = self._held, []
+        if held:
+            self.deliver(held)
 
     def _read(self) -> None:
         waiting = select.poll()
@@ -289,20 +298,24 @@ class _Reader(threading.Thread):
         waiting.register(self._wake_read, select.POLLIN)
         spoken = 0.0
         while not self.stopping.is_set():
+            # With inputs in hand only a look: as long as pi goes on without a pause they are handed on together, since
+            # each time the event loop wakes up it takes the interpreter from this thread.
+            ready = waiting.poll(0 if self._held else None)
+            now = time.monotonic()
+            if self._held and (not ready or now - spoken >= HOLD_S):
+                self._hand_on()
+                spoken = now
+            if not ready:
+                continue
             # The wake-up means that pi's tree is gone: an empty pipe is then the end, whoever holds it open.
-            if not any(fd == self._fd for fd, _ in waiting.poll()):
+            if all(fd != self._fd for fd, _ in ready):
                 break
             chunk = os.read(self._fd, CHUNK)
             if not chunk:
                 break
-            inputs = self._recorder.feed(chunk, self._stamp())
-            now = time.monotonic()
-            if inputs:
-                self.deliver(inputs)
-                spoken = now
-            elif now - spoken >= ACTIVITY_S:
-                self.deliver([StreamActivity()])
-                spoken = now
+            self._held += self._recorder.feed(chunk, self._stamp())
+            if not self._held and now - spoken >= ACTIVITY_S:
+                self._held.append(StreamActivity())
         self._recorder.end(self._stamp())
 
     def _stamp(self) -> bytes:

@@ -16,7 +16,7 @@ from ralph_runner.core.inputs import PiInput
 from ralph_runner.pi.protocol import HEAD, TAIL, glimpse
 from ralph_runner.pi.stamp import Care, care_of, stamp_lines, unparsed_head
 
-STREAM_AT = 1 << 20
+STREAM_AT = 128 << 10
 """Bytes of an unfinished line at which it is streamed if nobody has to read its middle."""
 BUFFER_AT_MOST = 128 << 20
 """Bytes of an unfinished line at which it is streamed in any case."""
@@ -39,7 +39,7 @@ class _Mode(Enum):
     GATHER = auto()
     """The unfinished line is kept in `_parts`."""
     STREAM = auto()
-    """Its beginning is in the log, its last TAIL bytes in `_held`."""
+    """Its beginning is in the log, its last TAIL bytes and maybe more in `_held`."""
     STREAM_RAW = auto()
     """As STREAM, but escaped into the `raw` of a ralph_unparsed line."""
 
@@ -125,13 +125,15 @@ class Recorder:
 
     def _stream(self, data: bytes) -> None:
         self._size += len(data)
-        data = self._held + data
-        self._held = data[-TAIL:]
-        data = data[:-TAIL]
+        if len(data) < TAIL:
+            data = self._held + data
+            known, self._held = data[:-TAIL], data[-TAIL:]
+        else:  # chunk after chunk, none of them copied
+            known, self._held = self._held, data
         if self._mode is _Mode.STREAM_RAW:
-            data = _escaped(self._decoder.decode(data))
-        if data:
-            self._log.extend(data)
+            known = _escaped(self._decoder.decode(known))
+        if known:
+            self._log.extend(known)
 
     def _end_streamed(self, rest: bytes, stamp: bytes, inputs: list[PiInput]) -> None:
         """`rest` is the line up to its LF."""

@@ -6,6 +6,7 @@ ever encoded, because a bare `null` on its stdin ends pi.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -38,15 +39,18 @@ BLOCKING_DIALOGS = frozenset({"confirm", "select", "input", "editor"})
 HEAD = 4096
 """Bytes of a line's head that `glimpse` needs: tool call ids of some providers are hundreds of bytes long."""
 TAIL = 64
+_LARGEST = 1 << 53
+"""Beyond it JSON's readers do not agree on an integer."""
 
-_STRING = rb'"(?:[^"\\]|\\.)*"'
-_TOOL_HEAD = re.compile(
-    rb'\{"type":"tool_execution_(?:start|end)","toolCallId":(%s),"toolName":(%s)[,}]' % (_STRING, _STRING)
-)
+_STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+_TOOL = rb'\{"type":"tool_execution_(?:start|end)","toolCallId":%s,"toolName":%s[,}]'
+_TOOL_HEAD = re.compile(_TOOL % (rb"(%s)" % _STRING, rb"(%s)" % _STRING))
+_PLAIN_TOOL_HEAD = re.compile(_TOOL % (rb'"([^"\\]*)"', rb'"([^"\\]*)"'))
 # Nothing but flat members may follow up to the final brace: only then is the member found the line's own, and
 # not a key of the same name in a tool's arguments.
 _FLAT = rb'(?:,"[^"{}\[\]]*":[^"{}\[\]]*)*\}\Z'
 _WILL_RETRY = re.compile(rb',"willRetry":(true|false)' + _FLAT)
+_NO_ERROR = b',"isError":false}'
 _IS_ERROR = re.compile(rb',"isError":(true|false)' + _FLAT)
 
 
@@ -103,8 +107,12 @@ def glimpse(head: bytes, tail: bytes) -> PiInput | None:
     Answers for agent_start, agent_end, turn_start, turn_end and tool_execution_start/end, None for others.
     The middle of these lines (tool results, all messages of a run) is never needed, and may have any size.
     """
-    reader = _ENDS.get(head[9 : head.find(b'"', 9, 48)]) if head.startswith(b'{"type":"') else None
+    reader = ENDS.get(head[9 : head.find(b'"', 9, 48)]) if head.startswith(b'{"type":"') else None
     return reader(head, tail) if reader is not None else None
+
+
+def _always(one: PiInput) -> Callable[[bytes, bytes], PiInput]:
+    return lambda _head, _tail: one
 
 
 def _agent_end(_: bytes, tail: bytes) -> PiInput:
@@ -112,23 +120,35 @@ def _agent_end(_: bytes, tail: bytes) -> PiInput:
 
 
 def _tool_start(head: bytes, _: bytes) -> PiInput | None:
-    tool = _TOOL_HEAD.match(head)
-    return ToolStart(_text(tool[1]), _text(tool[2])) if tool else None
+    tool = _tool(head)
+    return ToolStart(*tool) if tool else None
 
 
 def _tool_end(head: bytes, tail: bytes) -> PiInput | None:
+    tool = _tool(head)
+    return ToolEnd(*tool, not tail.endswith(_NO_ERROR) and bool(_flag(_IS_ERROR, tail))) if tool else None
+
+
+def _tool(head: bytes) -> tuple[str, str] | None:
+    """A call's id and the tool's name."""
+    if plain := _PLAIN_TOOL_HEAD.match(head):
+        try:
+            return plain[1].decode(), plain[2].decode()
+        except UnicodeDecodeError:
+            pass
     tool = _TOOL_HEAD.match(head)
-    return ToolEnd(_text(tool[1]), _text(tool[2]), bool(_flag(_IS_ERROR, tail))) if tool else None
+    return (_text(tool[1]), _text(tool[2])) if tool else None
 
 
-_ENDS: dict[bytes, Callable[[bytes, bytes], PiInput | None]] = {
-    b"agent_start": lambda *_: AgentStart(),
+ENDS: dict[bytes, Callable[[bytes, bytes], PiInput | None]] = {
+    b"agent_start": _always(AgentStart()),
     b"agent_end": _agent_end,
-    b"turn_start": lambda *_: TurnStart(),
-    b"turn_end": lambda *_: TurnEnd(),
+    b"turn_start": _always(TurnStart()),
+    b"turn_end": _always(TurnEnd()),
     b"tool_execution_start": _tool_start,
     b"tool_execution_end": _tool_end,
 }
+"""Of each kind of line whose head and tail tell all, what `glimpse` does with them."""
 
 
 def _flag(pattern: re.Pattern[bytes], tail: bytes) -> bool | None:
@@ -211,7 +231,7 @@ def interpret(event: Mapping[str, Any]) -> PiInput | None:
 def _assistant_end(message: Mapping[str, Any]) -> AssistantEnd:
     usage = _dict(message.get("usage"))
     content = message.get("content")
-    parts = content if isinstance(content, list) else []
+    kinds = [_dict(part).get("type") for part in content] if isinstance(content, list) else []
     return AssistantEnd(
         text=_joined(content),
         stop_reason=_str_or_none(message.get("stopReason")),
@@ -225,7 +245,7 @@ def _assistant_end(message: Mapping[str, Any]) -> AssistantEnd:
             cache_write=_int(usage.get("cacheWrite")),
             cost=_number(_dict(usage.get("cost")).get("total")),
         ),
-        tool_calls=sum(1 for part in parts if _dict(part).get("type") == "toolCall"),
+        tool_calls=kinds.count("toolCall"),
     )
 
 
@@ -236,10 +256,9 @@ def _compaction_error(event: Mapping[str, Any]) -> str:
 
 def _joined(content: object) -> str:
     """The text parts of a message; old user messages hold a plain string."""
-    if isinstance(content, str):
-        return _str(content)
-    parts = [_dict(part) for part in content] if isinstance(content, list) else []
-    return "".join(_str(part.get("text")) for part in parts if part.get("type") == "text")
+    if isinstance(content, list):
+        return "".join([_str(part.get("text")) for part in map(_dict, content) if part.get("type") == "text"])
+    return _str(content)
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -262,8 +281,18 @@ def _str_or_none(value: object) -> str | None:
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+    """0 for what is no number, or none that a float or our own files could hold."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return 0.0
+    try:
+        number = float(value)
+    except OverflowError:
+        return 0.0
+    return number if math.isfinite(number) else 0.0
 
 
 def _int(value: object) -> int:
-    return int(_number(value))
+    if type(value) is int and -_LARGEST <= value <= _LARGEST:
+        return value
+    number = _number(value)
+    return int(number) if abs(number) <= _LARGEST else 0

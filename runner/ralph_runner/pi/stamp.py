@@ -7,12 +7,13 @@ knows, is parsed. A line comes out equal to pi's, less the two members of older 
 
 import json
 import re
+from collections.abc import Callable
 from enum import Enum, auto
 
 import orjson
 
 from ralph_runner.core.inputs import PiInput
-from ralph_runner.pi.protocol import TAIL, decode, glimpse, interpret
+from ralph_runner.pi.protocol import ENDS, TAIL, decode, interpret
 
 
 class Care(Enum):
@@ -32,20 +33,14 @@ class Care(Enum):
     """Cannot be a JSON object, whatever follows."""
 
 
-_CARE = {
-    b'{"type":"' + kind + end: care
-    for care, kinds in {
-        Care.NONE: (b"tool_execution_update", b"entry_appended"),
-        Care.ENDS: (
-            b"agent_start", b"agent_end", b"turn_start", b"turn_end",
-            b"tool_execution_start", b"tool_execution_end",
-        ),
-        Care.UPDATE: (b"message_update",),
-        Care.ROLE: (b"message_start", b"message_end"),
-    }.items()
-    for kind in kinds
-    for end in (b'",', b'"}')
-}  # fmt: skip
+_KINDS = {
+    **dict.fromkeys((b"tool_execution_update", b"entry_appended"), Care.NONE),
+    **dict.fromkeys(ENDS, Care.ENDS),
+    b"message_update": Care.UPDATE,
+    b"message_start": Care.ROLE,
+    b"message_end": Care.ROLE,
+}
+_CARE = {b'{"type":"' + kind + end: care for kind, care in _KINDS.items() for end in (b'",', b'"}')}
 
 _DELTA_ONLY = b'{"type":"message_update","usage":'
 """How pi >= 0.84.0 begins an update; it no longer repeats the message."""
@@ -75,10 +70,14 @@ def care_of(head: bytes) -> Care:
         case Care.UPDATE if head.startswith(_DELTA_ONLY):
             return Care.NONE
         case Care.ROLE:
-            unneeded = head.startswith((_START, _END)) and not head.startswith(_NEEDED)
-            return Care.NONE if unneeded else Care.ALL
+            return Care.NONE if _is_unneeded(head) else Care.ALL
         case _:
             return care
+
+
+def _is_unneeded(head: bytes) -> bool:
+    """Tell whether a message_start or message_end is of no meaning to the core, by its role."""
+    return head.startswith((_START, _END)) and not head.startswith(_NEEDED)
 
 
 def stamp_lines(lines: list[bytes], tail: bytes) -> tuple[bytes, list[PiInput]]:
@@ -86,13 +85,12 @@ def stamp_lines(lines: list[bytes], tail: bytes) -> tuple[bytes, list[PiInput]]:
 
     The inputs must not be handed on before the bytes are in the log.
     """
-    heads: list[bytes] = []
     inputs: list[PiInput] = []
-    for line in lines:
-        if line.startswith(_DELTA_ONLY) and line.endswith(b"}"):  # nine lines of ten
-            heads.append(line[:-1])
-        elif line := line.removesuffix(b"\r"):
-            heads.append(_head(line, inputs))
+    heads = [
+        line[:-1] if line.startswith(_DELTA_ONLY) and line.endswith(b"}") else _head(line, inputs)  # nine of ten
+        for line in lines
+        if line and line != b"\r"
+    ]
     heads.append(b"")
     data = tail.join(heads)
     if b"{" in heads:  # an empty object takes no comma
@@ -100,26 +98,62 @@ def stamp_lines(lines: list[bytes], tail: bytes) -> tuple[bytes, list[PiInput]]:
     return data, inputs
 
 
+# What follows gives the line as it is to be logged, up to its stamp, and adds the input in it.
+
+
 def _head(line: bytes, inputs: list[PiInput]) -> bytes:
-    """The line as it is to be logged, up to its stamp."""
-    care = care_of(line) if line.endswith(b"}") else Care.ALL
-    if care is Care.NONE:
-        return line[:-1]
-    seen = glimpse(line, line[-TAIL:]) if care is Care.ENDS else None
+    line = line.removesuffix(b"\r")
+    reader = _READERS.get(line[: line.find(b'"', 9, 48) + 2], _parsed) if line.endswith(b"}") else _parsed
+    return reader(line, inputs)
+
+
+def _untouched(line: bytes, _: list[PiInput]) -> bytes:
+    return line[:-1]
+
+
+def _parsed(line: bytes, inputs: list[PiInput]) -> bytes:
     try:
-        if care is Care.UPDATE:
-            line = _without_repetition(line)
-        elif seen is None:
-            event = decode(line)
-            if not isinstance(event, dict):
-                raise ValueError("not an object")
-            seen = interpret(event)
-            line = line.strip(b" \t\r") if event else b"{}"
+        event = decode(line)
     except ValueError:
+        event = None
+    if not isinstance(event, dict):
         return unparsed_head(line.decode("utf-8", "replace"))
+    seen = interpret(event)
     if seen is not None:
         inputs.append(seen)
-    return line[:-1]
+    return line.strip(b" \t\r")[:-1] if event else b"{"
+
+
+def _by_role(line: bytes, inputs: list[PiInput]) -> bytes:
+    return line[:-1] if _is_unneeded(line) else _parsed(line, inputs)
+
+
+def _shortened(line: bytes, _: list[PiInput]) -> bytes:
+    try:
+        return _without_repetition(line)[:-1]
+    except ValueError:
+        return unparsed_head(line.decode("utf-8", "replace"))
+
+
+def _glimpsed(kind: bytes) -> Callable[[bytes, list[PiInput]], bytes]:
+    reader = ENDS[kind]
+
+    def head(line: bytes, inputs: list[PiInput]) -> bytes:
+        seen = reader(line, line[-TAIL:])
+        if seen is None:
+            return _parsed(line, inputs)
+        inputs.append(seen)
+        return line[:-1]
+
+    return head
+
+
+_READER_OF = {Care.NONE: _untouched, Care.UPDATE: _shortened, Care.ROLE: _by_role}
+_READERS = {
+    b'{"type":"' + kind + end: _READER_OF.get(care) or _glimpsed(kind)
+    for kind, care in _KINDS.items()
+    for end in (b'",', b'"}')
+}
 
 
 def unparsed_head(raw: str) -> bytes:

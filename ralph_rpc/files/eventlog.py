@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class EventLog:
         self._limit = limit
         self._keep = keep
         self._reserve = reserve
+        self._beside_the_reserve = _Beside(reserve, path)
         self._line_start: int | None = None
         self._kept: list[bytes] = []
         self._lock = threading.Lock()
@@ -78,7 +79,7 @@ class EventLog:
 
         Raises OSError; then nothing of them is in the log.
         """
-        with self._lock, self._beside_the_reserve():
+        with self._lock, self._beside_the_reserve:
             self._expect_no_line()
             self._write(data)
             return self._offset()
@@ -103,7 +104,7 @@ class EventLog:
 
     def begin_line(self) -> None:
         """Start a line that is too long to be held in memory; `extend` it and `end_line` it."""
-        with self._lock, self._beside_the_reserve():
+        with self._lock, self._beside_the_reserve:
             self._expect_no_line()
             self._write(b"")
             self._renew()
@@ -111,12 +112,12 @@ class EventLog:
 
     def extend(self, chunk: bytes) -> None:
         """Append a piece of the line; raises OSError, and then nothing of the piece is in the log."""
-        with self._lock, self._beside_the_reserve():
+        with self._lock, self._beside_the_reserve:
             self._size = append_whole(self._fd, chunk, self._size)
 
     def end_line(self, tail: bytes) -> int:
         """Append the line's last piece, which ends in LF; return the logical offset after the line."""
-        with self._lock, self._beside_the_reserve():
+        with self._lock, self._beside_the_reserve:
             self._size = append_whole(self._fd, tail, self._size)
             self._line_start = None
             offset = self._offset()
@@ -171,18 +172,6 @@ class EventLog:
     def _expect_no_line(self) -> None:
         if self._line_start is not None:
             raise RuntimeError("a long line is open: end or abandon it first")
-
-    @contextlib.contextmanager
-    def _beside_the_reserve(self) -> Iterator[None]:
-        """For pi's lines: only while the reserve is held; where they do not fit it is given up, and pi waits."""
-        if self._reserve is not None and not self._reserve.take():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-        try:
-            yield
-        except OSError as error:
-            if self._reserve is not None and lacks_room(error):
-                self._reserve.give()
-            raise
 
     def _write_kept(self) -> None:
         try:
@@ -256,6 +245,22 @@ class EventLog:
         free = next((n for n in range(1, self._keep) if n not in numbers), self._keep)
         for number in range(free - 1, 0, -1):
             rotated_path(self._path, number).rename(rotated_path(self._path, number + 1))
+
+
+class _Beside:
+    """For pi's lines: only while the reserve is held; where they do not fit it is given up, and pi waits."""
+
+    def __init__(self, reserve: Reserve | None, path: Path) -> None:
+        self._reserve = reserve
+        self._path = path
+
+    def __enter__(self) -> None:
+        if self._reserve is not None and not self._reserve.take():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if self._reserve is not None and isinstance(error, OSError) and lacks_room(error):
+            self._reserve.give()
 
 
 def _temp(path: Path) -> Path:

@@ -462,3 +462,76 @@ def test_a_stranger_that_goes_on_writing_is_cut_off(tmp_path: Path, monkeypatch:
         assert all(event.keys() <= {"ralph", "type", "raw"} for event in talk.events)
 
     run(main)
+
+
+class Counting:
+    """The log, and how often pi's lines came to it."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self.appends = 0
+
+    def append(self, data: bytes) -> int:
+        self.appends += 1
+        return self._log.append(data)
+
+    def begin_line(self) -> None:
+        self._log.begin_line()
+
+    def extend(self, chunk: bytes) -> None:
+        self._log.extend(chunk)
+
+    def end_line(self, tail: bytes) -> int:
+        return self._log.end_line(tail)
+
+    def abandon_line(self) -> None:
+        self._log.abandon_line()
+
+
+WORDS = """
+import time
+for n in range(100):
+    print('{"type":"message_update","usage":{},"n":%d}' % n, flush=True)
+    time.sleep(0.005)
+print('{"type":"agent_settled"}', flush=True)
+"""
+
+
+def test_words_at_a_models_pace_are_logged_several_at_a_time(tmp_path: Path) -> None:
+    counted: list[Counting] = []
+
+    def count(log: EventLog) -> Log:
+        counted.append(Counting(log))
+        return counted[0]
+
+    async def main() -> None:
+        async with talking(tmp_path, program(WORDS), wrap=count) as (talk, _):
+            await talk.until(Settled)
+            assert [event["n"] for event in talk.events[:-1]] == list(range(100))
+            # How many depends on the machine; a busy one only makes them fewer.
+            assert counted[0].appends < 60
+
+    run(main)
+
+
+def test_what_comes_without_a_pause_is_handed_on_whole(tmp_path: Path) -> None:
+    turns = 50_000
+    code = f"""
+import os
+data = memoryview(b'{{"type":"turn_start"}}\\n' * {turns})
+while data:
+    data = data[os.write(1, data):]
+"""
+    heard: list[int] = []
+
+    async def main() -> None:
+        process = await Guarded.spawn(program(code), cwd=tmp_path, env=dict(os.environ))
+        log = EventLog.open(tmp_path / "events.jsonl", limit=1 << 40, keep=1)
+        client = PiClient(process, log, lambda inputs: heard.append(len(inputs)), pytest.fail, lambda: 1)
+        client.start()
+        await client.finish()
+        log.close()
+
+    run(main)
+    assert sum(heard) == turns
+    assert (tmp_path / "events.jsonl").read_bytes().count(b"\n") == turns

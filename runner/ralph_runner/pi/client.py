@@ -32,6 +32,11 @@ LOG_RETRY_S = 0.5
 ACTIVITY_S = 1.0
 HOLD_S = 0.005
 """How long inputs wait for more while pi writes without a pause."""
+PAUSE_S = 0.025
+"""How long pi's next words wait after some that decide nothing: at a model's pace it is the waking up that costs."""
+SOME = 4_096
+"""Bytes that came at once: pi is in a hurry, and must not find its pipe full."""
+HURRY_S = 1.0
 STDIN_RETRY_S = 0.005
 STDERR_LINES = 20
 STDERR_TAIL = 4_096
@@ -296,7 +301,9 @@ class _Reader(threading.Thread):
         waiting = select.poll()
         waiting.register(self._fd, select.POLLIN)
         waiting.register(self._wake_read, select.POLLIN)
-        spoken = 0.0
+        leaving = select.poll()
+        leaving.register(self._wake_read, select.POLLIN)
+        spoken = hurry = 0.0
         while not self.stopping.is_set():
             # With inputs in hand only a look: as long as pi goes on without a pause they are handed on together, since
             # each time the event loop wakes up it takes the interpreter from this thread.
@@ -308,7 +315,7 @@ class _Reader(threading.Thread):
             if not ready:
                 continue
             # The wake-up means that pi's tree is gone: an empty pipe is then the end, whoever holds it open.
-            if all(fd != self._fd for fd, _ in ready):
+            if self._fd not in dict(ready):
                 break
             chunk = os.read(self._fd, CHUNK)
             if not chunk:
@@ -316,6 +323,10 @@ class _Reader(threading.Thread):
             self._held += self._recorder.feed(chunk, self._stamp())
             if not self._held and now - spoken >= ACTIVITY_S:
                 self._held.append(StreamActivity())
+            if len(chunk) >= SOME:
+                hurry = now
+            elif not self._held and now - hurry >= HURRY_S:
+                leaving.poll(PAUSE_S * 1000)
         self._recorder.end(self._stamp())
 
     def _stamp(self) -> bytes:
@@ -338,24 +349,24 @@ class _PatientLog:
         self._reader = reader
 
     def append(self, data: bytes) -> int:
-        return self._patiently(lambda: self._log.append(data))
+        return self._patiently(self._log.append, data)
 
     def begin_line(self) -> None:
         self._patiently(self._log.begin_line)
 
     def extend(self, chunk: bytes) -> None:
-        self._patiently(lambda: self._log.extend(chunk))
+        self._patiently(self._log.extend, chunk)
 
     def end_line(self, tail: bytes) -> int:
-        return self._patiently(lambda: self._log.end_line(tail))
+        return self._patiently(self._log.end_line, tail)
 
     def abandon_line(self) -> None:
         self._patiently(self._log.abandon_line)
 
-    def _patiently(self, write: Callable[[], T]) -> T:
+    def _patiently(self, write: Callable[..., T], *data: bytes) -> T:
         while True:
             try:
-                result = write()
+                result = write(*data)
             except OSError as error:
                 if self._reader.stopping.is_set():
                     raise

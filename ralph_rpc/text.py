@@ -32,7 +32,7 @@ def inert(text: str, keep_newlines: bool = True) -> str:
 
 
 def inert_json(text: str) -> str:
-    """JSON text with every active character as a `\\uXXXX` escape: the same value, harmless to print.
+    """JSON text with every active character as a `\\u` escape: the same value, harmless to print.
 
     Valid JSON has such characters only within strings (but for CR between tokens, which our files lack).
     """

@@ -71,8 +71,8 @@ def plan(
 ) -> Plan:
     """What to start now, where each ticket stands, and whether this is the end.
 
-    At most `parallel` run; merges do not count. `only` names those that may be started. One that runs but is
-    not in the backlog, as its file is just being written, gets along with nobody.
+    At most `parallel` run; one whose merge waits for a person takes no place. `only` names those that may be started.
+    One that runs but is not in the backlog, as its file is just being written, gets along with nobody.
     """
     judged = _judged(backlog, standing, only)
     places = _Places(parallel, allow_untagged)

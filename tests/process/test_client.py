@@ -535,3 +535,33 @@ while data:
     run(main)
     assert sum(heard) == turns
     assert (tmp_path / "events.jsonl").read_bytes().count(b"\n") == turns
+
+
+def test_what_was_logged_before_the_disk_filled_up_is_told_before_pi_is_held_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "HOLD_S", 1e9)
+    disks: list[FullDisk] = []
+
+    def fills_up(log: EventLog) -> Log:
+        disks.append(FullDisk(log))
+        disks[0].space = True
+        append = disks[0].append
+
+        def once(data: bytes) -> int:
+            offset = append(data)
+            disks[0].space = False
+            return offset
+
+        monkeypatch.setattr(disks[0], "append", once)
+        return disks[0]
+
+    code = "import os\nwhile True: os.write(1, b'{\"type\":\"turn_start\"}\\n' * 1000)"
+
+    async def main() -> None:
+        async with talking(tmp_path, program(code), wrap=fills_up) as (talk, _):
+            await talk.until(LogBlocked)
+            logged = (tmp_path / "events.jsonl").read_bytes().count(b"\n")
+            assert [type(one) for one in talk.inputs] == [TurnStart] * logged + [LogBlocked]
+
+    run(main)

@@ -286,16 +286,14 @@ class _Reader(threading.Thread):
             with contextlib.suppress(OSError):
                 self._log.abandon_line()
         finally:
-            self._hand_on()
+            self.hand_on()
             self._call(self._done.set)
 
-    def deliver(self, inputs: list[PiInput]) -> None:
-        self._call(self._on_inputs, inputs)
-
-    def _hand_on(self) -> None:
-        held, self._held = self._held, []
+    def hand_on(self, *more: PiInput) -> None:
+        """What waits, and then `more`."""
+        held, self._held = [*self._held, *more], []
         if held:
-            self.deliver(held)
+            self._call(self._on_inputs, held)
 
     def _read(self) -> None:
         waiting = select.poll()
@@ -310,7 +308,7 @@ class _Reader(threading.Thread):
             ready = waiting.poll(0 if self._held else None)
             now = time.monotonic()
             if self._held and (not ready or now - spoken >= HOLD_S):
-                self._hand_on()
+                self.hand_on()
                 spoken = now
             if not ready:
                 continue
@@ -371,11 +369,11 @@ class _PatientLog:
                 if self._reader.stopping.is_set():
                     raise
                 if not self._reader.blocked:
-                    self._reader.deliver([LogBlocked(error.strerror or str(error), lacks_room(error))])
+                    self._reader.hand_on(LogBlocked(error.strerror or str(error), lacks_room(error)))
                     self._reader.blocked = True
                 self._reader.stopping.wait(LOG_RETRY_S)
             else:
                 if self._reader.blocked:
                     self._reader.blocked = False
-                    self._reader.deliver([LogUnblocked()])
+                    self._reader.hand_on(LogUnblocked())
                 return result

@@ -3,11 +3,13 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from ralph_rpc import git
 from ralph_runner.core.reports import Measure
 from ralph_runner.shell import changes
 from ralph_runner.shell.changes import Change, WorkMeter
@@ -189,6 +191,45 @@ def test_hooks_and_filters_of_git_lfs_do_not_run(repo: Repo, scratch: Path, tmp_
     _, _, seen = change(repo.path, scratch, lambda: repo.write("big.bin", "x"))
     assert seen.files_changed == 1
     assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda repo: repo.git("switch", "-q", "-c", "other/branch"),
+        lambda repo: (repo.commit("b.txt", "b"), repo.git("pack-refs", "--all")),
+        lambda repo: (repo.commit("b.txt", "b"), repo.git("checkout", "-q", "--detach", "HEAD^")),
+        lambda repo: repo.git("switch", "-q", "--orphan", "empty"),
+        lambda repo: repo.git("symbolic-ref", "refs/heads/alias", "refs/heads/main") or repo.git("switch", "-q", "alias"),
+        lambda repo: ((repo.path / "sub").rmdir(), new_repo(repo.path / "sub").commit("inner.txt", "1")),
+        lambda repo: (repo.git("worktree", "add", "-q", "-b", "w", str(repo.path / "sub")), repo.commit("b.txt", "b")),
+    ],
+)
+def test_the_commit_is_what_git_says_however_it_came_to_be(
+    repo: Repo, scratch: Path, act: Callable[[Repo], object]
+) -> None:
+    project = repo.path / "sub"
+    project.mkdir()
+    _, after, _ = change(project, scratch, lambda: act(repo))
+    told = subprocess.run(["git", "rev-parse", "--verify", "-q", "HEAD"], cwd=project, capture_output=True, check=False)
+    assert after.head == (told.stdout.decode().strip() or None)
+
+
+def test_the_next_iteration_waits_for_two_git_commands_only(
+    repo: Repo, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    real = git.command
+
+    def command(args: list[str], settings: Sequence[str] = ()) -> list[str]:
+        asked.append(args[0])
+        return real(args, settings)
+
+    monkeypatch.setattr(git, "command", command)
+    change(repo.path, scratch, lambda: asked.append(repo.write("b.txt", "b").name))
+    assert asked[asked.index("b.txt") :] == ["b.txt", "add", "ls-files"]
+    change(repo.path, scratch, lambda: asked.append(repo.commit("c.txt", "c")))
+    assert asked[-3:] == ["add", "ls-files", "rev-list"] and asked[-4] == repo.git("rev-parse", "HEAD")
 
 
 def test_a_worktree_and_a_subfolder_are_measured_as_a_whole(repo: Repo, tree: Path, scratch: Path) -> None:

@@ -1,10 +1,11 @@
 """What an iteration changed: new commits, and whether any file of the work tree differs.
 
-The runner measures before and after each iteration. A measure is exact and leaves the repository as it is:
-git adds everything to a *copy* of the index and writes its objects into the runner's scratch folder, so that
-neither the user's index, nor its lock, nor the object database is written (at most, objects that are there
-already get a new time). Where git cannot answer, names, sizes and times of the files are compared instead.
-Everything in scratch is disposable: a machine that dies here loses nothing.
+The runner measures before and after each iteration, and the next one waits for it: hence two git commands and no more.
+A measure is exact and leaves the repository as it is: git adds everything to a *copy* of the index, whose listing is
+the measure, and writes its objects into the runner's scratch folder, so that neither the user's index, nor its lock,
+nor the object database is written (at most, objects that are there already get a new time). Where git cannot answer,
+names, sizes and times of the files are compared instead. Everything in scratch is disposable: a machine that dies here
+loses nothing.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -41,6 +43,10 @@ _SETTINGS = (
     "filter.lfs.required=false",
 )
 
+_BEFORE_PATH = {"git": b"\t", "walk": b"/"}
+"""What stands before the path in a line of each kind of listing."""
+_COMMIT = re.compile(rb"[0-9a-f]{40}([0-9a-f]{24})?")
+
 T = TypeVar("T")
 
 
@@ -54,12 +60,37 @@ class Change:
 
 @dataclass(frozen=True)
 class _Repository:
-    """The root of the work tree, the repository's objects and index, and the commit checked out (None: none yet)."""
+    """Where things are: the root of the work tree, what its `.git` says if it is a file, and git's own files."""
 
     top: Path
+    link: bytes | None
     objects: Path
     index: Path
-    head: str | None
+    head: Path
+    common: Path
+
+    def is_still_that_of(self, project: Path) -> bool:
+        """False where git might find another one by now, or the same elsewhere."""
+        real = project.resolve()
+        nearest = next((folder for folder in (real, *real.parents) if os.path.lexists(folder / ".git")), None)
+        return nearest == self.top and _link(self.top) == self.link
+
+    def commit(self) -> str | None:
+        """The commit checked out, read without git; None where that takes more than a look at two small files."""
+        try:
+            found = self.head.read_bytes().strip()
+            if found.startswith(b"ref: refs/heads/"):
+                found = (self.common / os.fsdecode(found[5:])).read_bytes().strip()
+        except (OSError, ValueError):  # packed, or no commit yet
+            return None
+        return found.decode() if _COMMIT.fullmatch(found) else None
+
+
+def _link(top: Path) -> bytes | None:
+    try:
+        return (top / ".git").read_bytes()
+    except OSError:  # a folder, mostly
+        return None
 
 
 class WorkMeter:
@@ -73,8 +104,8 @@ class WorkMeter:
         self._project = project
         self._scratch = scratch.absolute()
         self._use_git = True
-        self._plain: str | None = None
-        """The last tree that was seen to hold no submodule."""
+        self._known: _Repository | None = None
+        """The repository, as git told it last."""
 
     async def measure(self) -> Measure:
         """The state of the work tree now. Never fails for what the tree, git or scratch is like."""
@@ -86,6 +117,8 @@ class WorkMeter:
         Where two different fingerprints cannot be compared file by file (one made by git, one by looking at
         times; or older than that), they count as one changed file.
         """
+        if before == after:
+            return Change([], 0)
         return await self._in_thread(lambda commands: self._compare(commands, before, after))
 
     async def _in_thread(self, work: "Callable[[_Commands], T]") -> T:
@@ -102,9 +135,8 @@ class WorkMeter:
         try:
             snapshot = self._new_snapshot()
             if self._use_git:
-                repository = self._repository(commands)
-                head = repository.head
-                return Measure(head, self._tree(commands, repository, snapshot))
+                repository, head = self._repository(commands)
+                return Measure(head, self._content(commands, repository, snapshot))
         except TimeoutError:
             # Too large for git here, now and after the next iteration: do not wait for it again.
             self._use_git = False
@@ -119,8 +151,8 @@ class WorkMeter:
         if before.tree == after.tree or before.tree is None or after.tree is None:
             return Change(commits, 0)
         try:
-            return Change(commits, self._files_changed(commands, before.tree, after.tree))
-        except (_GitFailed, OSError):
+            return Change(commits, self._files_changed(before.tree, after.tree))
+        except OSError:
             return Change(commits, 1)
 
     def _new_snapshot(self) -> Path:
@@ -133,17 +165,24 @@ class WorkMeter:
         (snapshot / "objects").mkdir(mode=0o700, parents=True)
         return snapshot
 
-    def _repository(self, commands: "_Commands") -> _Repository:
-        paths = ["--show-toplevel", "--git-path", "objects", "--git-path", "index"]
+    def _repository(self, commands: "_Commands") -> tuple[_Repository, str | None]:
+        """The repository, and the commit checked out (None: none yet)."""
+        known = self._known
+        if known is not None and known.is_still_that_of(self._project) and (commit := known.commit()) is not None:
+            return known, commit
+        names = ("objects", "index", "HEAD")
+        paths = ["--show-toplevel", "--git-common-dir", *(word for name in names for word in ("--git-path", name))]
         # The commit comes last: where there is none yet, git fails after it has written the paths.
         code, out = commands.run(["rev-parse", "--path-format=absolute", *paths, "HEAD^{commit}"], self._project)
         lines = os.fsdecode(out).split("\n")
-        if len(lines) < 4 or (code == 0 and len(lines) != 5):
+        if len(lines) < 6 or (code == 0 and len(lines) != 7):
             raise _GitFailed("no repository, or a path with a line break")
-        top, objects, index = map(Path, lines[:3])
-        return _Repository(top, objects, index, lines[3] if code == 0 else None)
+        top, common, objects, index, head = map(Path, lines[:5])
+        self._known = _Repository(top, _link(top), objects, index, head, common)
+        return self._known, lines[5] if code == 0 else None
 
-    def _tree(self, commands: "_Commands", repository: _Repository, snapshot: Path) -> str:
+    def _content(self, commands: "_Commands", repository: _Repository, snapshot: Path) -> str:
+        """Fingerprint of all files that git would commit; the listing that it was made of is left in the snapshot."""
         top, copy = repository.top, snapshot / "index"
         with contextlib.suppress(FileNotFoundError):  # nothing was ever added
             # With its time: git trusts an entry whose file is older than the index.
@@ -154,13 +193,11 @@ class WorkMeter:
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(repository.objects),
         }
         commands.check(["add", "--all", "--sparse"], top, env)
-        tree = commands.check(["write-tree"], top, env).decode().strip()
-        if tree != self._plain:
-            if b"\x00160000 " in b"\0" + commands.check(["ls-files", "--stage", "-z"], top, env):
-                raise _GitFailed("a submodule: its files are not in the tree")
-            self._plain = tree
-        copy.unlink()
-        return tree
+        listing = commands.check(["ls-files", "--stage", "-z"], top, env)
+        if b"\x00160000 " in b"\0" + listing:
+            raise _GitFailed("a submodule: its files are not in the listing")
+        copy.unlink(missing_ok=True)  # where there is nothing to add, git makes none
+        return _kept("git", listing, snapshot)
 
     def _commits(self, commands: "_Commands", before: str | None, after: str | None) -> list[str]:
         if after is None or before == after:
@@ -172,18 +209,15 @@ class WorkMeter:
             return []
         return listed.decode().split()[:MOST_COMMITS]
 
-    def _files_changed(self, commands: "_Commands", before: str, after: str) -> int:
+    def _files_changed(self, before: str, after: str) -> int:
         old, new = self._listing(before), self._listing(after)
-        if old and new:
-            differing = set(old.read_bytes().split(b"\0")) ^ set(new.read_bytes().split(b"\0"))
-            return len({line.partition(b"/")[2] for line in differing})
-        stores = [self._repository(commands).objects, *self._scratch.glob("*/objects")]
-        env = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": ":".join(_quoted(store) for store in stores)}
-        tell = ["diff-tree", "-r", "--name-only", "--no-renames", "-z", before, after]
-        return commands.check(tell, self._project, env).count(b"\0")
+        if old is None or new is None or _kind(before) != _kind(after):
+            return 1
+        differing = set(old.read_bytes().split(b"\0")) ^ set(new.read_bytes().split(b"\0"))
+        return len({line.partition(_BEFORE_PATH[_kind(before)])[2] for line in differing})
 
     def _listing(self, tree: str) -> Path | None:
-        """What a walk found; snapshots between which nothing changed all have it."""
+        """What a fingerprint was made of; snapshots between which nothing changed all have it."""
         return next(self._scratch.glob(f"*/{tree}"), None)
 
 
@@ -242,12 +276,20 @@ def _quoted(path: Path) -> str:
 
 def _walk(top: Path, snapshot: Path | None) -> str:
     """Fingerprint of names, sizes and times below `top`; what it was made of is left in the snapshot."""
-    listing = b"\0".join(itertools.islice(_files(top), MOST_FILES_WALKED))
-    name = f"walk-{hashlib.sha256(listing).hexdigest()}"
+    return _kept("walk", b"\0".join(itertools.islice(_files(top), MOST_FILES_WALKED)), snapshot)
+
+
+def _kept(kind: str, listing: bytes, snapshot: Path | None) -> str:
+    """The name of a listing, by its kind and content, under which it is left in the snapshot."""
+    name = f"{kind}-{hashlib.sha256(listing).hexdigest()}"
     if snapshot is not None:
         with contextlib.suppress(OSError):  # the disk is full: then only the number of files is not known
             (snapshot / name).write_bytes(listing)
     return name
+
+
+def _kind(name: str) -> str:
+    return name.partition("-")[0]
 
 
 def _files(top: Path) -> Iterator[bytes]:

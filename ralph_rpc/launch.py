@@ -1,4 +1,4 @@
-"""Starting a runner: its command line and pi's, and the wait until it works.
+"""Starting a runner, and the wait until it works.
 
 Called by `start` and `resume` under the runner lock, which is handed to the runner as an open file: at no
 instant does nobody hold it. The runner is detached from terminal and caller; if the caller dies here it
@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 from ralph_rpc.errors import RalphError
@@ -17,29 +16,11 @@ from ralph_rpc.files import identity, records
 from ralph_rpc.files.atomic import Unreadable
 from ralph_rpc.files.locks import Lock
 from ralph_rpc.files.paths import LoopPaths
-from ralph_rpc.model.config import Config
 from ralph_rpc.model.state import ENDED, State
 
 _POLL_S = 0.02
 _TAIL_BYTES = 4096
 _TAIL_LINES = 3
-
-
-def pi_argv(config: Config, sessions: Path) -> list[str]:
-    """The command line of pi in RPC mode."""
-    argv = [*config["pi"], "--mode", "rpc", "--session-dir", str(sessions.absolute())]
-    for flag, value in (
-        ("--provider", config["provider"]), ("--model", config["model"]), ("--thinking", config["thinking"]),
-    ):  # fmt: skip
-        if value is not None:
-            argv += [flag, value]
-    for extension in config["extensions"]:
-        argv += ["--extension", extension]
-    for skill in config["skills"]:
-        argv += ["--skill", skill]
-    if config["approve"] is not None:
-        argv.append("--approve" if config["approve"] else "--no-approve")
-    return argv + config["piArgs"]
 
 
 class Launched(NamedTuple):

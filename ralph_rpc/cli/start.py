@@ -21,12 +21,13 @@ from ralph_rpc import create, git, options
 from ralph_rpc.errors import ENDED_IN_ERROR, INTERRUPTED, OK, PiUnusable, RalphError, UsageError
 from ralph_rpc.files import inbox, locks, registry
 from ralph_rpc.files.paths import LoopPaths
-from ralph_rpc.launch import Launched, await_started, launch, pi_argv
+from ralph_rpc.launch import Launched, await_started, launch
 from ralph_rpc.loops import LoopStatus, check_name, loop_status
 from ralph_rpc.model.config import Config
 from ralph_rpc.model.state import ENDED, State
 from ralph_rpc.notify import DESKTOP, desktop_notifier
 from ralph_rpc.option_kinds import read_text
+from ralph_rpc.pi_argv import pi_argv
 from ralph_rpc.pi_install import check_version, find_pi, numbers, probe_version
 from ralph_rpc.prompt import DEFAULT_REFLECT, first_prompt
 from ralph_rpc.tasks import keep, task_text

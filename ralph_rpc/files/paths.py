@@ -1,14 +1,13 @@
 """Every file and folder by name. Pure: it looks at the environment and builds paths, it touches nothing."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 INBOX = "inbox"
 
 
-@dataclass(frozen=True)
-class LoopPaths:
+class LoopPaths(NamedTuple):
     """The folder of one loop, `<project>/.ralph/<name>`."""
 
     dir: Path

@@ -2,13 +2,16 @@
 
 Stdout and stderr are runner.log already; nothing is printed for a person. The lock comes in by its fd, so that
 there is no instant at which nobody holds it. pi is started first and boots while the rest is loaded; for that
-reason the rest is imported where it is used.
+reason the rest is imported where it is used, and config.json, which the caller has checked and written an instant
+ago, is read with what Python has at hand.
 """
 
+import json
+import os
 import sys
 from pathlib import Path
 
-from ralph_rpc.files import locks, records
+from ralph_rpc.files import locks
 from ralph_rpc.files.paths import LoopPaths
 from ralph_runner.shell.takeover import take_over
 
@@ -17,9 +20,7 @@ def main() -> int:
     folder, _, lock_fd, *more = sys.argv[1:]
     paths, resume = LoopPaths(Path(folder)), more == ["--resume"]
     lock = locks.adopt(int(lock_fd), paths.runner_lock)
-    config = records.read_config(paths)
-    if config is None:
-        raise FileNotFoundError(2, "there is no config.json", str(paths.config))
+    config = json.loads(paths.config.read_bytes())
     try:
         takeover = take_over(paths, config, resume)
     except OSError as error:
@@ -28,9 +29,11 @@ def main() -> int:
 
     import asyncio
 
+    from ralph_rpc.files import records
     from ralph_runner.shell.runner import Runner
     from ralph_runner.shell.runnerlog import runner_log
 
+    records.write_pid(paths, os.getpid())
     log = runner_log(paths)
     try:
         return asyncio.run(Runner(paths, lock, config, resume, takeover, log.info).run())

@@ -1,5 +1,6 @@
 """What people type all day starts fast: it loads none of the heavy modules. No milliseconds are counted."""
 
+import os
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -64,6 +65,15 @@ def test_an_everyday_command_loads_nothing_heavy(tmp_path: Path, args: list[str]
         assert SPARED & tops <= ({"difflib"} if "-n" in args else set())
     if args[0] in OWN:
         assert {name.split(".")[1] for name in loaded if name.startswith("ralph_rpc.")} <= OWN[args[0]]
+
+
+def test_pi_waits_for_nothing_that_the_runner_needs_only_later() -> None:
+    code = "import sys, ralph_runner.__main__; print(*sorted(sys.modules))"
+    env = forged.program()[1] | {"PYTHONPATH": f"{forged.ROOT}{os.pathsep}{forged.ROOT / 'runner'}"}
+    loaded = subprocess.run([sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True, check=True)
+    tops = {name.partition(".")[0] for name in loaded.stdout.split()}
+    assert tops & (HEAVY | {"orjson", "dataclasses", "inspect", "tempfile", "shutil", "logging", "datetime"}) == set()
+    assert "ralph_runner.shell.takeover" in loaded.stdout.split()
 
 
 def test_the_probe_sees_what_is_loaded(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from ralph_rpc.files import atomic, identity, locks, records, registry
 from ralph_rpc.files.atomic import Unreadable, read_json_object
 from ralph_rpc.files.inbox import Inbox
 from ralph_rpc.files.paths import LoopPaths, registry_dir
-from ralph_rpc.launch import pi_argv
+from ralph_rpc.pi_argv import pi_argv
 from ralph_runner.core.reports import Now
 from ralph_runner.core.snapshot import Facts
 from ralph_runner.shell.orphans import sweep_orphans

@@ -55,10 +55,12 @@ def _look_at(pid: int, mark: bytes, meet: Callable[[Known], None]) -> None:
     except OSError:  # gone, or not ours to see
         return
     try:
+        if os.fstat(environ).st_uid != os.geteuid() or mark not in _read(environ).split(b"\0"):
+            return
         # This file is of one process and empty once that is dead. So where it is not empty after the start time
         # was read, the pid has not changed hands before.
         start = identity.start_time(pid)
-        if start is not None and os.fstat(environ).st_uid == os.geteuid() and mark in _read(environ).split(b"\0"):
+        if start is not None and os.pread(environ, 1, 0):
             meet((pid, start))
     except OSError:
         return

@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 from ralph_rpc.files import identity, locks
@@ -61,9 +62,13 @@ class _Sweep:
         """What is found stays found: when its parent dies, it is nobody's descendant any more."""
         self.told: set[Known] = set()
         self.boot = identity.boot_id()
-        self.spared = _own_line(guard.processes())
         self.forks = False
         """They fork while they are being ended."""
+
+    @cached_property
+    def spared(self) -> set[int]:
+        """This process and its ancestors. Not before something is found: mostly nothing is, and pi waits."""
+        return _own_line(guard.processes())
 
     def round(self, *, kill: bool) -> bool:
         """Signal all that is there; False when nothing is left."""
@@ -76,6 +81,8 @@ class _Sweep:
                     self._end(known, kill=True)
 
         was_whole = look(self.mark, meet)
+        if not self.found and not seen and was_whole:
+            return False
         self.forks = self.forks or bool(self.told and seen - self.told)
         table = guard.processes()
         roots = {pid for pid, start in self.found | seen if pid in table and _start(pid, table[pid]) == start}

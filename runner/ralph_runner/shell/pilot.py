@@ -16,10 +16,10 @@ from ralph_rpc.errors import RalphError
 from ralph_rpc.files import records
 from ralph_rpc.files.eventlog import EventLog
 from ralph_rpc.files.paths import LoopPaths
-from ralph_rpc.launch import pi_argv
 from ralph_rpc.model.config import Config
 from ralph_rpc.model.events import IterationEnd, IterationStart, PiExit
 from ralph_rpc.model.iteration import Iteration, Verify
+from ralph_rpc.pi_argv import pi_argv
 from ralph_runner.core import effects as fx
 from ralph_runner.core.inputs import PiExited
 from ralph_runner.core.reports import Measure, PiSpawned, SpawnFailed, TaskRead, Verified, WorkMeasured

@@ -7,7 +7,6 @@ and told of, never replaced by empty ones; a state that cannot be read is rebuil
 from dataclasses import dataclass, field
 from typing import cast
 
-from ralph_rpc import leftovers
 from ralph_rpc.clock import iso, now_ms, up_ms
 from ralph_rpc.files import records
 from ralph_rpc.files.atomic import Unreadable
@@ -38,13 +37,16 @@ class Recovered:
 
 def recover(paths: LoopPaths, config: Config, task_path: str, resume: bool, wall: int) -> Recovered:
     """The core's first state. Processes of an earlier run are gone by now (takeover.py)."""
+    if not resume:
+        return Recovered(_new(paths, config, task_path), iso(wall), crashed=False)
+    # Here, because a new loop has none, and pi, which boots now, has use for the core that this would load on.
+    from ralph_rpc import leftovers
+
     notes: list[str] = []
-    state = _read_state(paths, notes) if resume else None
-    tmp = leftovers.temp_dir(paths) if resume else None
+    state = _read_state(paths, notes)
+    tmp = leftovers.temp_dir(paths)
     if tmp is not None:
         leftovers.remove_tree(tmp)
-    if not resume:
-        return Recovered(_new(paths, config, task_path), iso(wall), crashed=False, notes=notes)
     done = records.read_iterations(paths)
     last = max((r["iteration"] for r in done), default=0)
     crashed = state is None or state["status"] not in ENDED

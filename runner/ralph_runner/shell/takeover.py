@@ -1,21 +1,19 @@
 """The first thing a runner does: makes sure that it is alone with the loop, and starts pi.
 
-Called by `__main__` under the runner lock, before the rest of the runner is loaded: pi takes a second to boot, the
-rest a fifth of one to load, and so both go on at once. Hence nothing here imports asyncio or the core. Every step may
-be repeated; if it dies after pi was started, pi's guard ends pi, and the next start finds what the guard missed.
+Called by `__main__` under the runner lock, before the rest of the runner is loaded: pi takes a third of a second to
+boot or more, the rest a sixth to load, and so both go on at once. Hence nothing that is loaded up to here brings along
+what pi need not wait for: asyncio, the core, orjson, dataclasses, tempfile (a test holds it). Every step may be
+repeated; if it dies after pi was started, pi's guard ends pi, and the next start finds what the guard missed.
 """
 
 import os
-import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
-from ralph_rpc.files import identity, locks, records
-from ralph_rpc.files.atomic import Unreadable
+from ralph_rpc.files import identity, locks
 from ralph_rpc.files.locks import Lock
 from ralph_rpc.files.paths import LoopPaths
-from ralph_rpc.launch import pi_argv
 from ralph_rpc.model.config import Config
+from ralph_rpc.pi_argv import pi_argv
 from ralph_runner import guard
 from ralph_runner.pi.spawn import Spawned, spawn
 from ralph_runner.shell.environment import child_environment
@@ -24,33 +22,34 @@ from ralph_runner.shell.orphans import sweep_orphans
 TREE_PATIENCE_S = 15.0
 
 
-@dataclass
 class Takeover:
     """What the runner has in hand."""
 
-    workdir: Path
-    tmp: Path
-    """The TMPDIR of everything that it starts."""
-    tree_lock: Lock
-    ended: int
-    """Processes of an earlier run that were still there."""
-    pi: Spawned | None
-    """None where it could not be started; trying again will tell why."""
-    tickets_lock: Lock | None = None
-    """Held by a ticket loop as long as it lives: two on one backlog would do the same work twice."""
+    def __init__(
+        self, workdir: Path, tmp: Path, tree_lock: Lock, ended: int, pi: Spawned | None, tickets_lock: Lock | None = None
+    ) -> None:
+        self.workdir = workdir
+        self.tmp = tmp
+        """The TMPDIR of everything that it starts."""
+        self.tree_lock = tree_lock
+        self.ended = ended
+        """Processes of an earlier run that were still there."""
+        self.pi = pi
+        """None where it could not be started; trying again will tell why."""
+        self.tickets_lock = tickets_lock
+        """Held by a ticket loop as long as it lives: two on one backlog would do the same work twice."""
 
 
 def take_over(paths: LoopPaths, config: Config, resume: bool) -> Takeover:
     """Raises OSError where processes of an earlier run cannot be ended."""
     guard.become_subreaper()
-    records.write_pid(paths, os.getpid())
     recorded, boot = _recorded(paths) if resume else ([], identity.boot_id())
     ended = sweep_orphans(paths.dir, recorded, boot)
     tree_lock = locks.acquire(paths.tree_lock, TREE_PATIENCE_S)
     if tree_lock is None:
         raise OSError(11, "processes of an earlier run still hold it", str(paths.tree_lock))
     workdir = _workdir(paths, config)
-    tmp = Path(tempfile.mkdtemp(prefix=f"ralph-{paths.name}-"))
+    tmp = _make_tmp(f"ralph-{paths.name}-")
     if config.get("tickets"):
         # Which ticket is first, and where its worktree is, the core has yet to decide.
         return Takeover(workdir, tmp, tree_lock, len(ended), None, _tickets_lock(paths))
@@ -63,6 +62,15 @@ def take_over(paths: LoopPaths, config: Config, resume: bool) -> Takeover:
     return Takeover(workdir, tmp, tree_lock, len(ended), pi)
 
 
+def _make_tmp(prefix: str) -> Path:
+    """What `tempfile.mkdtemp` would make; loading it would take longer than all else that is done here."""
+    named = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
+    places = [place for place in (*named, "/tmp", "/var/tmp") if place and os.access(place, os.W_OK | os.X_OK)]
+    made = Path(places[0] if places else "").absolute() / f"{prefix}{os.urandom(8).hex()}"
+    made.mkdir(0o700)
+    return made
+
+
 def _tickets_lock(paths: LoopPaths) -> Lock:
     """One ticket loop in a project at a time. Raises OSError; `start` has looked before, but two may look at once."""
     lock = locks.acquire(paths.tickets_lock)
@@ -73,6 +81,9 @@ def _tickets_lock(paths: LoopPaths) -> Lock:
 
 def _recorded(paths: LoopPaths) -> tuple[list[tuple[int | None, float | None]], str]:
     """The processes that state.json names, and the boot in which they ran."""
+    from ralph_rpc.files import records
+    from ralph_rpc.files.atomic import Unreadable
+
     try:
         state = records.read_state(paths)
     except Unreadable:  # `recover` sets it aside and tells of it

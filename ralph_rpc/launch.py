@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 from ralph_rpc.errors import RalphError
@@ -18,7 +19,7 @@ from ralph_rpc.files.locks import Lock
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.model.state import ENDED, State
 
-_POLL_S = 0.02
+_POLL_S = 0.005
 _TAIL_BYTES = 4096
 _TAIL_LINES = 3
 
@@ -56,17 +57,31 @@ def await_started(paths: LoopPaths, runner: Launched, timeout: float) -> State |
     Raises RalphError with the last lines of runner.log if the runner is gone without having said anything.
     """
     deadline = time.monotonic() + timeout
+    seen: tuple[int, ...] = ()
     while time.monotonic() < deadline:
         gone = identity.start_time(runner.pid) is None
-        state = _state_of_run(paths, runner)
-        if state is not None and state["status"] not in ("starting", "stopping"):
-            return state
+        # Read when it is another one only: pi boots meanwhile, and somebody waits for both.
+        written = _written(paths.state)
+        if written != seen or gone:
+            seen = written
+            state = _state_of_run(paths, runner)
+            if state is not None and state["status"] not in ("starting", "stopping"):
+                return state
         if gone:
             raise RalphError(
                 f"the runner of {paths.name!r} ended at once: {_log_tail(paths)}", f"see {paths.log}"
             )
         time.sleep(_POLL_S)
     return None
+
+
+def _written(path: Path) -> tuple[int, ...]:
+    """Another one whenever the file has been replaced; empty where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _state_of_run(paths: LoopPaths, runner: Launched) -> State | None:

@@ -17,13 +17,17 @@ from __future__ import annotations
 import ctypes
 import os
 import select
-import signal
 import sys
 import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable, Collection, Iterable
+else:
+    # What `signal` itself is made of, less the names that it gives to numbers: those take a third of a guard's start,
+    # for which pi waits.
+    import _signal as signal
 
 EOF_GRACE_S = 5.0
 """From the end of stdin to SIGTERM."""

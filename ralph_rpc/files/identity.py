@@ -20,7 +20,8 @@ _MAX_PID = 2**31 - 1
 def boot_id() -> str:
     """Name this boot of the machine; "" where the system does not tell."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        # UTF-8, though it is ASCII: that codec would have to be loaded first.
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes().decode().strip()
     except (OSError, ValueError):
         return ""
 

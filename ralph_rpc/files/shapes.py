@@ -7,7 +7,7 @@ commands can't afford pydantic, which checks the same shapes where time allows.
 import types
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, NotRequired, Union, get_args, get_origin, is_typeddict
 
 _Check = Callable[[object, str], str | None]
 
@@ -55,7 +55,8 @@ def _is_one_of(value: object, choices: frozenset[tuple[type, object]]) -> bool:
 
 
 def _object_check(shape: Any) -> _Check:
-    hints = get_type_hints(shape)
+    # As they stand in the class: `get_type_hints` would look for names to resolve, of which the model has none.
+    hints = {key: _unwrapped(hint) for key, hint in shape.__annotations__.items()}
     members = [(key, _plain_types(hint), _check_of(hint), f"'{key}'") for key, hint in hints.items()]
     required = frozenset(shape.__required_keys__)
 
@@ -71,6 +72,10 @@ def _object_check(shape: Any) -> _Check:
         return None
 
     return check
+
+
+def _unwrapped(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is NotRequired else hint
 
 
 def _union_check(shapes: tuple[Any, ...]) -> _Check:

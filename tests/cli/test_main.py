@@ -4,6 +4,7 @@ import importlib
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -49,6 +50,13 @@ def test_help_names_every_command_and_version_the_version(stage: Stage) -> None:
         stage.command(), cwd=stage.project, env=stage.env, capture_output=True, text=True, check=False
     )
     assert (bare.returncode, bare.stdout, bare.stderr) == (2, "", shown)
+
+
+def test_it_leaves_at_once_and_what_it_said_is_whole(stage: Stage) -> None:
+    code = "import atexit; atexit.register(print, 'apart'); from ralph_rpc.cli.main import main; main()"
+    argv = [sys.executable, "-P", "-c", code, "--help"]
+    done = subprocess.run(argv, cwd=stage.project, env=stage.env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, stage.run("--help").stdout, "")
 
 
 @pytest.mark.parametrize(

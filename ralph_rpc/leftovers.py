@@ -6,10 +6,8 @@ another process that got the pid.
 """
 
 import os
-import shutil
 import signal
 import stat
-import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -20,7 +18,7 @@ from typing import NamedTuple
 import psutil
 
 from ralph_rpc.errors import AlreadyRunning
-from ralph_rpc.files import identity, locks, records, registry
+from ralph_rpc.files import identity, locks, records, registry, tempdir
 from ralph_rpc.files.atomic import Unreadable
 from ralph_rpc.files.commandfile import verb_of
 from ralph_rpc.files.inbox import free_name
@@ -229,24 +227,10 @@ def read_state(loop: LoopPaths) -> State | None:
         return None
 
 
-def temp_dir(loop: LoopPaths) -> Path | None:
-    """The temporary folder that the loop's dead runner could not remove.
-
-    Only one that is where such folders are made, has our name and is ours: state.json is no reason to delete
-    anything else.
-    """
+def temp_dirs(loop: LoopPaths) -> list[Path]:
+    """The temporary folders that the loop's dead runner could not remove."""
     state = read_state(loop)
-    named = state["tmpDir"] if state is not None else None
-    if not named:
-        return None
-    path = Path(named)
-    try:
-        status = path.lstat()
-    except (OSError, ValueError):  # ValueError: no path can have a NUL
-        return None
-    ours = path.is_dir() and not path.is_symlink() and status.st_uid == os.geteuid()
-    here = path.parent.resolve() == Path(tempfile.gettempdir()).resolve()
-    return path if ours and here and path.name.startswith(f"ralph-{loop.name}-") else None
+    return tempdir.of_loop(loop, state["tmpDir"] if state is not None else None)
 
 
 def half_written(folders: Iterable[Path]) -> list[Path]:
@@ -287,15 +271,6 @@ def unread_messages(loop: LoopPaths) -> int:
     waiting = [free_name(name) or name for name in files if not journal.knows_file(name)]
     received = [command.verb for command in journal.open_commands()]
     return sum(verb in MESSAGES for verb in (*received, *map(verb_of, waiting)))
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a folder and all below it, folders without write permission included. Raises OSError."""
-    for folder, _, _ in os.walk(path):
-        mode = os.lstat(folder).st_mode
-        if mode & 0o700 != 0o700:
-            os.chmod(folder, mode | 0o700, follow_symlinks=False)  # noqa: PTH101
-    shutil.rmtree(path)
 
 
 def worktrees_of(loop: LoopPaths) -> list[Path]:

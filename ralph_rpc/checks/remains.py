@@ -7,6 +7,7 @@ from ralph_rpc import leftovers
 from ralph_rpc.checks.finding import Finding, Findings, Place
 from ralph_rpc.errors import RalphError
 from ralph_rpc.files.paths import LoopPaths, registry_dir
+from ralph_rpc.files.tempdir import remove_tree
 from ralph_rpc.loops import loop_status
 
 ROUNDS = 5
@@ -79,10 +80,9 @@ def loops(place: Place) -> Findings:
 def temporary(place: Place) -> Findings:
     """The folder that pi's tools had as TMPDIR, and files whose writer died before they got their name."""
     for loop in place.dead_loops():
-        folder = leftovers.temp_dir(loop)
-        if folder is not None:
+        for folder in leftovers.temp_dirs(loop):
             text, hint = f"{folder} was left by {loop.name}", "doctor --fix removes it"
-            yield Finding("temp", "warn", text, hint, partial(_remove_folder, loop))
+            yield Finding("temp", "warn", text, hint, partial(_remove_folder, loop, folder))
     folders = [place.project / ".ralph", registry_dir()]
     for loop in place.dead_loops():
         folders += [loop.dir, loop.iterations]
@@ -91,12 +91,11 @@ def temporary(place: Place) -> Findings:
         yield Finding("temp", "warn", f"{path} was never finished", hint, partial(_remove_file, path))
 
 
-def _remove_folder(loop: LoopPaths) -> str:
+def _remove_folder(loop: LoopPaths, folder: Path) -> str:
     with leftovers.kept_still(loop):
-        folder = leftovers.temp_dir(loop)
-        if folder is not None:
-            leftovers.remove_tree(folder)
-    return f"removed {folder or 'the temporary folder'}, left by {loop.name}"
+        if folder in leftovers.temp_dirs(loop):  # else somebody was faster
+            remove_tree(folder)
+    return f"removed {folder}, left by {loop.name}"
 
 
 def _remove_file(path: Path) -> str:

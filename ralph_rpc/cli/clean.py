@@ -19,6 +19,7 @@ from ralph_rpc import git, leftovers
 from ralph_rpc.errors import ENDED_IN_ERROR, OK, AlreadyRunning, RalphError, UsageError
 from ralph_rpc.files import locks, registry
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.files.tempdir import remove_tree
 from ralph_rpc.loops import complete_names, find_project, loop_status, loops_of, resolve_loop
 from ralph_rpc.text import inert, inert_json
 
@@ -224,9 +225,8 @@ def _carry_out(job: Job, how: How) -> Removed | Kept:
             for found in registry.entries()[0]:
                 if found.entry["ralphDir"] == str(loop.dir):
                     registry.remove(found.path)
-            temp = leftovers.temp_dir(loop)
-            if temp is not None:
-                leftovers.remove_tree(temp)
+            for temp in leftovers.temp_dirs(loop):
+                remove_tree(temp)
             return Removed(job, _move_away(loop, how.archive))
         except RalphError as error:
             return Kept(loop, error.message)
@@ -252,7 +252,7 @@ def _move_away(loop: LoopPaths, archive: bool) -> Path | None:
     if not archive:
         doomed = loop.dir.with_name(f"{REMOVING}{loop.name}-{time.time_ns()}")
         loop.dir.rename(doomed)
-        leftovers.remove_tree(doomed)
+        remove_tree(doomed)
         return None
     kept_in = loop.dir.parent / ARCHIVE
     kept_in.mkdir(mode=0o700, exist_ok=True)
@@ -265,7 +265,7 @@ def _move_away(loop: LoopPaths, archive: bool) -> Path | None:
 
 def _finish(doomed: Path) -> None:
     try:
-        leftovers.remove_tree(doomed)
+        remove_tree(doomed)
     except FileNotFoundError:
         pass  # the clean that began it is still at it
     except OSError as error:

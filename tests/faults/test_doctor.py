@@ -128,6 +128,11 @@ def a_temporary_folder_of_a_dead_runner(loop: LoopPaths) -> Mended:
     return lambda: not folder.exists()
 
 
+def a_temporary_folder_of_a_runner_killed_before_its_first_state(loop: LoopPaths) -> Mended:
+    folder = killed_at_its_start(loop, TMPDIR=tempfile.gettempdir())
+    return lambda: not folder.exists()
+
+
 def a_state_that_was_never_finished(loop: LoopPaths) -> Mended:
     path, state = killed_writer(loop.dir), loop.state.read_bytes()
     return lambda: not path.exists() and loop.state.read_bytes() == state
@@ -255,6 +260,27 @@ def killed_writer(folder: Path) -> Path:
     return path
 
 
+def killed_at_its_start(loop: LoopPaths, **env: str) -> Path:
+    """The temporary folder of a runner that is killed where it would start pi; something lies in it."""
+    code = """if True:
+        import os, signal, sys
+        from pathlib import Path
+        from ralph_rpc.files import records
+        from ralph_rpc.files.paths import LoopPaths
+        from ralph_runner.shell import takeover
+        loop = LoopPaths(Path(sys.argv[1]))
+        takeover.spawn = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+        takeover.take_over(loop, records.read_config(loop), resume=False)
+    """
+    there = set(Path(env["TMPDIR"]).glob("ralph-*"))
+    command = [sys.executable, "-P", "-c", code, str(loop.dir)]
+    done = subprocess.run(command, check=False, env=os.environ | env, cwd=loop.project)
+    assert done.returncode == -signal.SIGKILL
+    (folder,) = set(Path(env["TMPDIR"]).glob("ralph-*")) - there
+    (folder / "file").touch()
+    return folder
+
+
 def long_ago(path: Path) -> None:
     then = time.time() - 3600
     os.utime(path, (then, then))
@@ -266,7 +292,8 @@ FAULTS = [
     (a_registry_open_to_others, "permissions"), (an_entry_of_an_ended_loop, "registry"),
     (an_entry_of_a_loop_whose_folder_is_gone, "registry"), (an_entry_that_names_a_folder_of_no_loop, "registry"),
     (an_entry_that_a_power_loss_left_empty, "registry"),
-    (a_temporary_folder_of_a_dead_runner, "temp"), (a_state_that_was_never_finished, "temp"),
+    (a_temporary_folder_of_a_dead_runner, "temp"),
+    (a_temporary_folder_of_a_runner_killed_before_its_first_state, "temp"), (a_state_that_was_never_finished, "temp"),
     (a_registry_entry_that_was_never_finished, "temp"), (a_torn_event, "logs"),
     (an_event_log_that_ends_in_zeros, "logs"), (a_torn_journal, "logs"),
     (a_message_that_was_taken_and_not_received, "inbox"), (a_message_that_was_never_finished, "inbox"),
@@ -410,8 +437,8 @@ def test_worktrees_with_something_in_them_are_only_told_of(project: Path, capsys
 
 
 OF_LOOPS = [
-    an_inbox_that_anyone_may_write_to, an_inbox_closed_to_its_owner, a_temporary_folder_of_a_dead_runner, a_torn_event,
-    an_event_log_that_ends_in_zeros, a_torn_journal, a_message_that_was_taken_and_not_received,
+    an_inbox_that_anyone_may_write_to, an_inbox_closed_to_its_owner, a_temporary_folder_of_a_dead_runner,
+    a_temporary_folder_of_a_runner_killed_before_its_first_state, a_torn_event, an_event_log_that_ends_in_zeros, a_torn_journal, a_message_that_was_taken_and_not_received,
     a_message_that_was_never_finished, a_git_that_was_killed_in_a_worktree,
 ]  # fmt: skip
 
@@ -564,6 +591,31 @@ def test_after_a_crash_and_the_doctor_the_loop_goes_on_and_each_message_comes_on
     assert [("HELD" in line, "CLAIMED" in line) for line in prompts[1:]] == [(True, True)]
     assert rig.steps(held)[-1] == "delivered"
     rig.events()  # every line is whole
+
+
+def test_what_a_runner_killed_at_its_start_has_left_is_replaced_by_the_next(tmp_path: Path, isolated: Path) -> None:
+    """With or without a state.json that tells of it."""
+    rig = fake_rig(tmp_path, [[GATE, "on"], [GATE, "on"], [GATE, "on"], DONE])
+    tmp = isolated / "tmp"
+    rig.start()
+    rig.wait_event("ralph_pi_start")
+    folder = Path(rig.state()["tmpDir"])
+    rig.run("stop", "x", "--now")
+    rig.wait_end()
+    assert list(tmp.glob("ralph-*")) == []
+    assert killed_at_its_start(rig.paths, TMPDIR=str(tmp)) == folder
+    rig.run("resume", "x")
+    rig.wait_event("ralph_pi_start", pid=wait_for("pi", lambda: rig.state().get("piPid")))
+    assert rig.state()["tmpDir"] == str(folder)
+    assert not (folder / "file").exists() and mode(folder) == 0o700
+    runner, guard, _ = rig.pids()
+    (folder / "file").touch()
+    rig.kill(runner)
+    until(lambda: is_gone(guard), "the guard has ended the tree")
+    (rig.project / "go").touch()
+    rig.run("resume", "x")
+    assert rig.wait_end()["status"] == "completed"
+    assert list(tmp.glob("ralph-*")) == []
 
 
 # The machine

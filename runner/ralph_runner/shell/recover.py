@@ -39,14 +39,8 @@ def recover(paths: LoopPaths, config: Config, task_path: str, resume: bool, wall
     """The core's first state. Processes of an earlier run are gone by now (takeover.py)."""
     if not resume:
         return Recovered(_new(paths, config, task_path), iso(wall), crashed=False)
-    # Here, because a new loop has none, and pi, which boots now, has use for the core that this would load on.
-    from ralph_rpc import leftovers
-
     notes: list[str] = []
     state = _read_state(paths, notes)
-    tmp = leftovers.temp_dir(paths)
-    if tmp is not None:
-        leftovers.remove_tree(tmp)
     done = records.read_iterations(paths)
     last = max((r["iteration"] for r in done), default=0)
     crashed = state is None or state["status"] not in ENDED

@@ -8,8 +8,9 @@ repeated; if it dies after pi was started, pi's guard ends pi, and the next star
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ralph_rpc.files import identity, locks
+from ralph_rpc.files import identity, locks, tempdir
 from ralph_rpc.files.locks import Lock
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.model.config import Config
@@ -18,6 +19,9 @@ from ralph_runner import guard
 from ralph_runner.pi.spawn import Spawned, spawn
 from ralph_runner.shell.environment import child_environment
 from ralph_runner.shell.orphans import sweep_orphans
+
+if TYPE_CHECKING:
+    from ralph_rpc.model.state import State
 
 TREE_PATIENCE_S = 15.0
 
@@ -43,13 +47,14 @@ class Takeover:
 def take_over(paths: LoopPaths, config: Config, resume: bool) -> Takeover:
     """Raises OSError where processes of an earlier run cannot be ended."""
     guard.become_subreaper()
-    recorded, boot = _recorded(paths) if resume else ([], identity.boot_id())
+    left = _left(paths) if resume else None
+    recorded, boot = _recorded(paths, left) if left is not None else ([], identity.boot_id())
     ended = sweep_orphans(paths.dir, recorded, boot)
     tree_lock = locks.acquire(paths.tree_lock, TREE_PATIENCE_S)
     if tree_lock is None:
         raise OSError(11, "processes of an earlier run still hold it", str(paths.tree_lock))
     workdir = _workdir(paths, config)
-    tmp = _make_tmp(f"ralph-{paths.name}-")
+    tmp = tempdir.make(paths, left["tmpDir"] if left is not None else None)
     if config.get("tickets"):
         # Which ticket is first, and where its worktree is, the core has yet to decide.
         return Takeover(workdir, tmp, tree_lock, len(ended), None, _tickets_lock(paths))
@@ -62,15 +67,6 @@ def take_over(paths: LoopPaths, config: Config, resume: bool) -> Takeover:
     return Takeover(workdir, tmp, tree_lock, len(ended), pi)
 
 
-def _make_tmp(prefix: str) -> Path:
-    """What `tempfile.mkdtemp` would make; loading it would take longer than all else that is done here."""
-    named = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
-    places = [place for place in (*named, "/tmp", "/var/tmp") if place and os.access(place, os.W_OK | os.X_OK)]
-    made = Path(places[0] if places else "").absolute() / f"{prefix}{os.urandom(8).hex()}"
-    made.mkdir(0o700)
-    return made
-
-
 def _tickets_lock(paths: LoopPaths) -> Lock:
     """One ticket loop in a project at a time. Raises OSError; `start` has looked before, but two may look at once."""
     lock = locks.acquire(paths.tickets_lock)
@@ -79,17 +75,21 @@ def _tickets_lock(paths: LoopPaths) -> Lock:
     return lock
 
 
-def _recorded(paths: LoopPaths) -> tuple[list[tuple[int | None, float | None]], str]:
-    """The processes that state.json names, and the boot in which they ran."""
+def _left(paths: LoopPaths) -> "State | None":
+    """What an earlier run has left as its state."""
     from ralph_rpc.files import records
     from ralph_rpc.files.atomic import Unreadable
 
     try:
-        state = records.read_state(paths)
+        return records.read_state(paths)
     except Unreadable:  # `recover` sets it aside and tells of it
-        state = None
-    if state is None:
-        return [], identity.boot_id()
+        return None
+
+
+def _recorded(paths: LoopPaths, state: "State") -> tuple[list[tuple[int | None, float | None]], str]:
+    """The processes that state.json names, and the boot in which they ran."""
+    from ralph_rpc.files import records
+
     pids = [(state["piPid"], state["piStartTime"]), (state["guardPid"], state["guardStartTime"])]
     pids += [(record["pid"], record["pidStartTime"]) for record in records.read_tickets(paths).values()]
     return pids, state["bootId"]

@@ -49,11 +49,12 @@ class Orphan:
     command: str
 
 
-def orphans(projects: Collection[Path]) -> list[Orphan]:
+def orphans(projects: Collection[Path], still: LoopPaths | None = None) -> list[Orphan]:
     """Every process that a dead runner left, of loops in these projects or in the registry.
 
     They carry the loop's mark, or descend from one that does. Others of this user may belong to another registry,
-    whose runners cannot be judged from here. This process and its ancestors are no orphans.
+    whose runners cannot be judged from here. This process and its ancestors are no orphans. The caller keeps the loop
+    `still`, so that its lock is no sign of a runner.
     """
     entries = [found.entry for found in _entries()[0]]
     registered = {Path(entry["ralphDir"]) for entry in entries}
@@ -81,7 +82,7 @@ def orphans(projects: Collection[Path]) -> list[Orphan]:
             unmarked.append(_Unmarked(process.pid, start, command))
         elif loop.dir in registered or loop.project in projects:
             if loop not in busy:
-                busy[loop] = is_busy(loop)
+                busy[loop] = loop != still and is_busy(loop)
             if not busy[loop]:
                 found[process.pid] = Orphan(process.pid, start, loop, command)
     return [*found.values(), *_descendants(unmarked, parents, found)]

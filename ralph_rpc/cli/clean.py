@@ -172,11 +172,8 @@ def _add(plan: Plan, loop: LoopPaths, how: How, orphans: list[leftovers.Orphan])
     if locks.is_held(loop.tree_lock):
         plan.kept.append(Kept(loop, "its processes are being ended; try again in a few seconds"))
         return
-    pids = ", ".join(str(orphan.pid) for orphan in orphans if orphan.loop == loop)
-    if pids:
-        plan.kept.append(
-            Kept(loop, f"processes of it still live (pid {pids}); ralph-rpc doctor --fix ends them")
-        )
+    if (living := _living(loop, orphans)) is not None:
+        plan.kept.append(Kept(loop, living))
         return
     risk, unread = _risk(loop), _unread(loop, how)
     if risk is not None and not how.force:
@@ -189,6 +186,12 @@ def _add(plan: Plan, loop: LoopPaths, how: How, orphans: list[leftovers.Orphan])
         worktree = state["worktree"] if state is not None else None
         lost = " and ".join(one for one in (risk, unread) if one is not None) or None
         plan.jobs.append(Job(loop, loop_status(loop).shown, worktree["branch"] if worktree else None, lost))
+
+
+def _living(loop: LoopPaths, orphans: list[leftovers.Orphan]) -> str | None:
+    """Why a loop must stay whose runner is dead: something that it started is not."""
+    pids = ", ".join(str(orphan.pid) for orphan in orphans if orphan.loop == loop)
+    return f"processes of it still live (pid {pids}); ralph-rpc doctor --fix ends them" if pids else None
 
 
 def _risk(loop: LoopPaths) -> str | None:
@@ -214,11 +217,11 @@ def _unread(loop: LoopPaths, how: How) -> str | None:
 
 def _carry_out(job: Job, how: How) -> Removed | Kept:
     loop = job.loop
-    lock = locks.acquire(loop.runner_lock)
-    if lock is None:
-        return Kept(loop, "a runner has just been started")
-    with lock:
-        try:
+    try:
+        with leftovers.kept_still(loop):
+            # The question may have stood for long: a runner may have lived and died in the meantime.
+            if (living := _living(loop, leftovers.orphans({loop.project}, loop))) is not None:
+                return Kept(loop, living)
             if not how.force and _unread(loop, how) is not None:
                 return Kept(loop, "a message has just come for it")
             _remove_worktree(job, how.force)
@@ -228,10 +231,10 @@ def _carry_out(job: Job, how: How) -> Removed | Kept:
             for temp in leftovers.temp_dirs(loop):
                 remove_tree(temp)
             return Removed(job, _move_away(loop, how.archive))
-        except RalphError as error:
-            return Kept(loop, error.message)
-        except OSError as error:
-            return Kept(loop, f"{error.strerror}: {error.filename}")
+    except RalphError as error:
+        return Kept(loop, error.message)
+    except OSError as error:
+        return Kept(loop, f"{error.strerror}: {error.filename}")
 
 
 def _remove_worktree(job: Job, force: bool) -> None:

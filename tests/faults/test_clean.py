@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ralph_rpc import git
+from ralph_rpc.cli import clean
 from ralph_rpc.cli.main import run
 from ralph_rpc.clock import now_ms
 from ralph_rpc.errors import UsageError
@@ -174,6 +175,47 @@ def test_a_loop_whose_processes_still_live_stays(project: Path, isolated: Path, 
         stays(project, isolated, capsys, f"pid {process.pid}")
         assert process.stdin is not None
         process.stdin.close()
+
+
+@contextmanager
+def a_guard_at_work(loop: LoopPaths) -> Iterator[str]:
+    lock = locks.acquire(loop.tree_lock)
+    assert lock is not None
+    with lock:
+        yield "being worked on"
+
+
+@contextmanager
+def a_process_of_it(loop: LoopPaths) -> Iterator[str]:
+    env = os.environ | {"RALPH_LOOP_DIR": str(loop.dir)}
+    with subprocess.Popen([sys.executable, "-c", "input()"], env=env, stdin=subprocess.PIPE) as process:
+        yield f"pid {process.pid}"
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@contextmanager
+def a_runner_of_it(loop: LoopPaths) -> Iterator[str]:
+    with forged.runner_of(loop):
+        yield "being worked on"
+
+
+@pytest.mark.parametrize("comes", [a_guard_at_work, a_process_of_it, a_runner_of_it])
+@pytest.mark.parametrize("way", WAYS, ids=" ".join)
+def test_what_comes_to_life_while_the_question_stands_is_not_cleaned(
+    project: Path, isolated: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch,
+    comes: Callable[[LoopPaths], AbstractContextManager[str]], way: list[str],
+) -> None:  # fmt: skip
+    loop = forged.loop(project, "api", status="stopped")
+    loop.runner_lock.touch()
+    before = snapshot(project, isolated)
+    with ExitStack() as stack:
+        told: list[str] = []
+        monkeypatch.setattr(clean, "_confirm", lambda _: told.append(stack.enter_context(comes(loop))))
+        report = cleaned(capsys, "--force", *way)
+        assert report["removed"] == [] and told[0] in report["kept"][0]["reason"], report
+    loop.tree_lock.unlink(missing_ok=True)
+    assert snapshot(project, isolated) == before
 
 
 # Messages

@@ -1,7 +1,7 @@
-"""Worktrees of loops that are gone, and what a killed git left in those of dead loops.
+"""Worktrees of loops that are gone, what a killed git left in those of dead loops, and merges that were cut short.
 
 Only git's memory of a folder that is no more is ever removed here; branches stay, and a worktree that holds
-anything is only told of.
+anything is only told of. A merge that was cut short is finished as the next ticket run would do it.
 """
 
 from functools import partial
@@ -12,7 +12,9 @@ import psutil
 from ralph_rpc import git, leftovers
 from ralph_rpc.checks.finding import Finding, Findings, Place
 from ralph_rpc.errors import RalphError
+from ralph_rpc.files import locks
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.git import checkout, repository
 from ralph_rpc.loops import exists, valid_name
 from ralph_rpc.processes import processes
 
@@ -94,3 +96,28 @@ def _unlock(loop: LoopPaths, worktree: Path, lock: Path) -> str:
         if (worktree, lock) in _stale_locks(loop):
             lock.unlink(missing_ok=True)
     return f"removed {lock}, left by a git that was killed"
+
+
+def interrupted_merges(place: Place) -> Findings:
+    for checked_out, move in _half_merged(place.project):
+        text = f"a merge into {move.branch} was cut short in {checked_out}, where git refuses to work (index.lock)"
+        hint = "the next ticket run finishes it, and so does doctor --fix"
+        yield Finding("worktrees", "warn", text, hint, partial(_finish, place.project, checked_out, move))
+
+
+def _half_merged(project: Path) -> list[tuple[Path, checkout.Move]]:
+    """The checkouts of the repository in which a dead runner has left its note, and what the note says."""
+    if not git.is_repo(project):
+        return []
+    places = [tree.path for tree in repository.list_worktrees(project)]
+    noted = [(path, move) for path in places if (move := checkout.interrupted_in(path)) is not None]
+    # Who moves a checkout holds this lock.
+    return noted if noted and not locks.is_held(repository.lock_path(project)) else []
+
+
+def _finish(project: Path, place: Path, move: checkout.Move) -> str:
+    with repository.repository_lock(project) as repo:
+        checkout.finish_interrupted(repo, place)
+    if repository.branch_head(project, move.branch) == move.new:
+        return f"finished the merge of {move.why} into {move.branch}, cut short in {place}"
+    return f"unlocked {place}, where a merge into {move.branch} was cut short; the next ticket run merges anew"

@@ -26,7 +26,7 @@ CHECKS: tuple[Callable[[Place], Findings], ...] = (
     folders.registry_folder, folders.permissions,
     remains.orphans, remains.registry_entries, remains.loops, remains.temporary,
     logs.torn, inboxes.claims, inboxes.half_written,
-    worktrees.left_worktrees, worktrees.git_locks,
+    worktrees.left_worktrees, worktrees.git_locks, worktrees.interrupted_merges,
 )  # fmt: skip
 
 

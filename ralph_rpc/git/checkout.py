@@ -86,10 +86,15 @@ def take_along(repo: Repository, place: Path, move: Move) -> str | None:
         return str(reason)
 
 
+def interrupted_in(place: Path) -> Move | None:
+    """The move of the checkout at `place` that is under way there, or in which its mover died."""
+    folder = git_dir(place)
+    return _noted_move(folder / "index.lock") if folder is not None else None
+
+
 def finish_interrupted(repo: Repository, place: Path) -> None:
     """Complete the move of the checkout at `place` in which its mover died, if there is one."""
-    folder = git_dir(place)
-    move = _noted_move(folder / "index.lock") if folder is not None else None
+    folder, move = git_dir(place), interrupted_in(place)
     if folder is None or move is None:
         return
     if branch_head(repo.project, move.branch) != move.old:

@@ -139,6 +139,11 @@ def common_dir(project: Path) -> Path:
     return Path(found.line)
 
 
+def lock_path(project: Path) -> Path:
+    """The file that `repository_lock` locks."""
+    return common_dir(project) / "ralph-rpc.lock"
+
+
 class Repository:
     """A repository as long as its lock is held, and the commands that change it."""
 
@@ -164,8 +169,8 @@ class Repository:
 @contextmanager
 def repository_lock(project: Path, patience_s: float | None = None) -> Iterator[Repository]:
     """Hold the lock that all loops of this repository share."""
-    common = common_dir(project)
-    lock = locks.acquire(common / "ralph-rpc.lock", LOCK_PATIENCE_S if patience_s is None else patience_s)
+    path = lock_path(project)
+    lock = locks.acquire(path, LOCK_PATIENCE_S if patience_s is None else patience_s)
     if lock is None:
         raise GitError("worktree", None, f"another ralph-rpc works on worktrees of {project}", "try again")
     with lock:
@@ -175,7 +180,7 @@ def repository_lock(project: Path, patience_s: float | None = None) -> Iterator[
         with suppress(OSError):  # a full disk; git will say so itself
             os.pwrite(lock.fd, b"held\n", 0)
         try:
-            yield Repository(project, common, lock)
+            yield Repository(project, path.parent, lock)
         finally:
             os.ftruncate(lock.fd, 0)
 

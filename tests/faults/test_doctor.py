@@ -237,6 +237,41 @@ def a_git_that_was_killed_in_a_worktree(loop: LoopPaths) -> Mended:
     return lambda: subprocess.run([*commit, "-m", "m"], cwd=loop.worktree, check=True)
 
 
+def a_merge_killed_before_the_checkout_moved(loop: LoopPaths) -> Mended:
+    return killed_merge(loop, "_read_tree")
+
+
+def a_merge_killed_when_the_checkout_had_moved(loop: LoopPaths) -> Mended:
+    return killed_merge(loop, "move_ref")
+
+
+def killed_merge(loop: LoopPaths, where: str) -> Mended:
+    """Of the branch `topic` into the checked out `main`; its runner is killed where it would do this."""
+    project = loop.project
+    git.run(["switch", "-q", "-c", "topic"], project)
+    (project / "new").write_text("of the ticket\n")
+    git.run(["add", "new"], project)
+    git.run(["commit", "-q", "-m", "work"], project)
+    git.run(["switch", "-q", "main"], project)
+    code = f"""if True:
+        import os, signal, sys
+        from pathlib import Path
+        from ralph_rpc.git import checkout, merge
+        checkout.{where} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+        merge.land(Path.cwd(), "topic", "main", sys.argv[1], "Merge topic")
+    """
+    command = [sys.executable, "-P", "-c", code, str(git.head(project))]
+    assert subprocess.run(command, cwd=project, check=False).returncode == -signal.SIGKILL
+    assert b'"kind": "ralph-rpc"' in (project / ".git/index.lock").read_bytes()
+    assert (project / "new").exists() == (where == "move_ref")
+
+    def mended() -> bool:
+        merged = git.run(["log", "--format=%s", "-1"], project).line == "Merge topic"
+        return merged and git.run(["status", "--porcelain", "--untracked-files=no"], project).line == ""
+
+    return mended
+
+
 def mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
@@ -298,6 +333,7 @@ FAULTS = [
     (an_event_log_that_ends_in_zeros, "logs"), (a_torn_journal, "logs"),
     (a_message_that_was_taken_and_not_received, "inbox"), (a_message_that_was_never_finished, "inbox"),
     (a_worktree_of_a_loop_that_is_gone, "worktrees"), (a_git_that_was_killed_in_a_worktree, "worktrees"),
+    (a_merge_killed_before_the_checkout_moved, "worktrees"), (a_merge_killed_when_the_checkout_had_moved, "worktrees"),
 ]  # fmt: skip
 
 
@@ -434,6 +470,27 @@ def test_worktrees_with_something_in_them_are_only_told_of(project: Path, capsys
     git.run(["gc", "--prune=now", "--quiet"], project)
     git.run(["branch", "saved", str(commit)], project)  # still there
     assert len(troubles(examined(capsys, "--fix")[1])) == 1
+
+
+def test_a_merge_that_is_under_way_is_left_to_its_runner(project: Path, isolated: Path, capsys: Capture) -> None:
+    loop = private_loop(project, status="stopped")
+    is_mended = a_merge_killed_when_the_checkout_had_moved(loop)
+    lock = locks.acquire(project / ".git/ralph-rpc.lock")
+    assert lock is not None
+    with lock:
+        before = snapshot(project, isolated)
+        assert troubles(examined(capsys, "--fix")[1]) == [] and snapshot(project, isolated) == before
+    assert examined(capsys, "--fix")[0] == 0 and is_mended()
+
+
+def test_a_merge_cut_short_where_somebody_has_gone_on_since_is_given_up(project: Path, capsys: Capture) -> None:
+    loop = private_loop(project, status="stopped")
+    a_merge_killed_before_the_checkout_moved(loop)
+    commit = git.run(["commit-tree", "main^{tree}", "-p", "main", "-m", "mine"], project).line
+    git.run(["update-ref", "refs/heads/main", commit], project)
+    (found,) = [finding for finding in examined(capsys, "--fix")[1] if finding["fixed"]]
+    assert "merges anew" in found["message"] and git.head(project) == commit
+    assert not (project / ".git/index.lock").exists() and not (project / "new").exists()
 
 
 OF_LOOPS = [

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -21,9 +21,12 @@ from ralph_rpc.clock import now_ms
 from ralph_rpc.files import records
 from ralph_rpc.files.eventlog import EventLog
 from ralph_rpc.files.eventreader import EventReader
+from ralph_rpc.files.inbox import drop
 from ralph_rpc.files.journal import CommandJournal
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.model.config import Config
 from ralph_runner.shell.recover import recover
+from tests.cli import forged
 from tests.cli.forged import program
 from tests.faults.conftest import Note
 from tests.faults.tiers import times
@@ -489,3 +492,53 @@ def _holds(pid: int, path: Path) -> bool:
         return any(os.path.samestat(fd.stat(), path.stat()) for fd in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
         return False
+
+
+# Journal and log
+
+
+def test_a_delivery_that_only_the_journal_knows_is_told_in_the_log_once(tmp_path: Path) -> None:
+    """The runner is killed in the instant between the two; the next one is killed as well."""
+    gates = [{"tool": "bash", "run": f"while [ ! -e go-{n} ]; do sleep 0.05; done"} for n in range(3)]
+    rig = fake_rig(tmp_path, [[gates[0], gates[1], "on"], [gates[2], "on"], "<promise>COMPLETE</promise>"])
+    rig.start()
+    rig.wait_event("tool_execution_start")
+    id = drop(rig.paths.inbox, "steer", {"message": "look there"})
+    rig.wait_step(id, "queued")
+    (rig.project / "go-0").touch()
+    rig.wait_step(id, "delivered")
+    kill_runner(rig)
+    lines = rig.paths.events.read_bytes().splitlines(keepends=True)
+    (told,) = [n for n, line in enumerate(lines) if b'"ralph_command"' in line and b'"delivered"' in line]
+    rig.paths.events.write_bytes(b"".join(lines[:told]))
+    assert rig.steps(id) == ["accepted", "queued"]
+    rig.run("resume", "x")
+    wait_for("the second run", lambda: len(rig.of("tool_execution_start")) == 2)
+    kill_runner(rig)
+    for gate in (1, 2):
+        (rig.project / f"go-{gate}").touch()
+    rig.run("resume", "x")
+    assert rig.wait_end()["status"] == "completed"
+    assert rig.steps(id) == ["accepted", "queued", "delivered"]
+    kinds = [event["type"] for event in rig.events() if event["type"] in ("ralph_command", "ralph_loop_start")]
+    assert kinds[-3:] == ["ralph_command", "ralph_loop_start", "ralph_loop_start"]
+    (event,) = [event for event in rig.of("ralph_command") if event["state"] == "delivered"]
+    assert event == {k: v for k, v in orjson.loads(lines[told]).items() if k != "at"} | {"at": event["at"]}
+
+
+def test_a_delivery_of_long_ago_is_not_told_again(tmp_path: Path) -> None:
+    """The log goes on for long after it, or was rotated since."""
+    loop = forged.loop(tmp_path, "api")
+    step = {"at": 1000, "id": "a", "command": "steer", "state": "delivered"}
+    loop.commands.write_bytes(orjson.dumps(step) + b"\n")
+    forged.write_log(loop, [{"type": "agent_end", "ralph": {"at": 2000, "iteration": 1}}, {"type": "agent_end"}])
+    before = loop.events.read_bytes()
+    recover(loop, cast(Config, forged.CONFIG), "task.md", True, now_ms())
+    assert loop.events.read_bytes() == before
+
+
+def kill_runner(rig: Rig) -> None:
+    """And wait until its guard has ended the rest."""
+    runner, guard, _ = rig.pids()
+    rig.kill(runner)
+    wait_for("the end of the tree", lambda: not alive(guard))

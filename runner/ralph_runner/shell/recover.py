@@ -20,6 +20,7 @@ from ralph_runner.core.reports import Now
 from ralph_runner.core.snapshot import NO_STATS, new_loop, resumed_loop
 from ralph_runner.core.tickets.snapshot import new_tickets, resumed_tickets
 from ralph_runner.shell.cores import Core, TaskCore, TicketCore
+from ralph_runner.shell.last_receipt import tell_last_receipt
 
 
 @dataclass
@@ -44,6 +45,8 @@ def recover(paths: LoopPaths, config: Config, task_path: str, resume: bool, wall
     done = records.read_iterations(paths)
     last = max((r["iteration"] for r in done), default=0)
     crashed = state is None or state["status"] not in ENDED
+    if crashed:
+        tell_last_receipt(paths, config)
     lost: list[Iteration] = []
     if state is None:
         if not done:

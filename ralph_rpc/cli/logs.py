@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self, TextIO, TypeAlias
 
 import click
+import orjson
 
 from ralph_rpc.cli.readable import Readable
 from ralph_rpc.errors import INTERRUPTED, RalphError, UsageError
@@ -44,7 +45,7 @@ _PLAIN_COLUMNS = 160
 @click.option("--iteration", type=click.IntRange(min=1), help="Only this iteration.")
 @click.option("--ticket", metavar="ID", help="Only what concerns this ticket.")
 @click.option("--raw", is_flag=True, help="The lines of events.jsonl as they are.")
-@click.option("--json", "as_json", is_flag=True, help="The same as --raw.")
+@click.option("--json", "as_json", is_flag=True, help="The same as --raw, and nothing but JSON.")
 @click.option("--project", type=click.Path(path_type=Path), help="The project that the loop belongs to.")
 def logs(
     name: str,
@@ -63,7 +64,7 @@ def logs(
     if sum(one is not None for one in (iteration, lines, ticket)) > 1:
         raise UsageError("-n, --iteration and --ticket exclude each other", "leave all but one of them out")
     paths = resolve_loop(name, project)
-    sink = _Raw(sys.stdout) if raw or as_json else _readable(paths, sys.stdout, ticket)
+    sink = _Raw(sys.stdout, as_json) if raw or as_json else _readable(paths, sys.stdout, ticket)
     only: _Only | None = _ticket_only(paths, ticket) if ticket is not None else None
     if iteration is not None:
         only = _iteration_only(paths, iteration)
@@ -216,13 +217,19 @@ class _ByTicket:
 
 
 class _Raw:
-    """Lines of the log as they are; on a terminal active characters become JSON escapes."""
+    """Lines of the log as they are; on a terminal active characters become JSON escapes.
 
-    def __init__(self, out: TextIO) -> None:
+    With `only_json`, what a hand has put between them that is no event comes as one, for programs that read this.
+    """
+
+    def __init__(self, out: TextIO, only_json: bool) -> None:
         self._out: BinaryIO = out.buffer
         self._escape = out.isatty()
+        self._only_json = only_json
 
     def line(self, line: bytes) -> None:
+        if self._only_json and parse_line(line) is None:
+            line = orjson.dumps({"type": "ralph_unparsed", "raw": line.decode("utf-8", "replace")})
         if self._escape:
             line = inert_json(line.decode("utf-8", "replace")).encode()
         self._out.write(line + b"\n")

@@ -17,6 +17,9 @@ from typing import Any, cast
 import orjson
 import pytest
 
+from ralph_rpc.attach.blocks import TextBlock
+from ralph_rpc.attach.window import Window
+from ralph_rpc.cli.main import run
 from ralph_rpc.clock import now_ms
 from ralph_rpc.files import records
 from ralph_rpc.files.eventlog import EventLog
@@ -542,3 +545,85 @@ def kill_runner(rig: Rig) -> None:
     runner, guard, _ = rig.pids()
     rig.kill(runner)
     wait_for("the end of the tree", lambda: not alive(guard))
+
+
+# What a hand wrote into the log
+
+
+SAID = [
+    {"type": "agent_start", "ralph": {"at": 1, "iteration": 1}},
+    {"type": "message_start", "message": {"role": "assistant"}, "ralph": {"at": 1, "iteration": 1}},
+    {"type": "message_end", "message": {"role": "assistant", "content": "WORDS"}, "ralph": {"at": 1, "iteration": 1}},
+]
+GARBAGE = {
+    "text": b"no JSON at all\n",
+    "binary": bytes(n for n in range(256) if n != 10) + b"\n",
+    "zeros": bytes(5000) + b"\n",
+    "half a line": b'{"type":"message_update","assistantMessageEvent":{"type":"text_del\n',
+    "empty lines": b"\n\r\n\n",
+    "other JSON": b'[1,2]\n"text"\n12\nnull\n{}\n',
+    "nested": b"[" * 100_000 + b"\n" + b'{"type":"message_end","a":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n",
+    "wrong types": b"".join(
+        b'{"type":"%s","message":[],"iteration":"x","at":true,"id":{},"state":3,"ralph":[],"args":"x","result":1}\n' % kind
+        for kind in (
+            b"message_start", b"message_end", b"message_update", b"tool_execution_start", b"tool_execution_end", b"response",
+            b"ralph_iteration_start", b"ralph_iteration_end", b"ralph_command", b"ralph_status", b"ralph_ticket",
+            b"ralph_notice", b"ralph_loop_end", b"ralph_pi_exit", b"ralph_verify", b"ralph_unparsed",
+        )
+    ),
+    "large numbers": b'{"type":"ralph_iteration_end","iteration":' + b"9" * 5000 + b',"at":1e999}\n',
+    "an opening": b'{"type":"ralph_log_open","at":1,"base":99999999}\n',
+    "a long line": b"x" * (3 << 20) + b"\n",
+}  # fmt: skip
+
+
+def log_with(garbage: bytes) -> bytes:
+    good = b"".join(orjson.dumps(event) + b"\n" for event in SAID)
+    return good.replace(b"WORDS", b"first words") + garbage + good.replace(b"WORDS", b"last words")
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_what_is_no_event_is_passed_over_by_all_who_read_the_log(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes], kind: str
+) -> None:
+    loop = forged.loop(tmp_path, "api", status="stopped")
+    loop.events.write_bytes(log_with(GARBAGE[kind]))
+
+    def shown(*args: str) -> bytes:
+        assert run([args[0], "api", "--project", str(tmp_path), *args[1:]]) == 0
+        out, err = capsysbinary.readouterr()
+        may = {"\n", "\x7f"} if "--json" in args else {"\n"}  # JSON need not escape DEL; on a terminal it is
+        assert err == b"" and not {c for c in out.decode() if not c.isprintable()} - may
+        return out
+
+    assert b"first words" in shown("logs") and b"last words" in shown("logs")
+    assert b"last words" in shown("logs", "-n", "3")
+    events = [orjson.loads(line) for line in shown("logs", "--json").splitlines()]
+    assert events[:3] + events[-3:] == [orjson.loads(line) for line in log_with(b"").splitlines()]
+    shown("status")
+    assert orjson.loads(shown("report", "--json"))["summary"]["status"] == "stopped"
+    window = Window(loop.events)
+    window.open_at_end()
+    while window.forward():
+        pass
+    said = [block.plain for block in window.blocks.all if isinstance(block, TextBlock)]
+    window.close()
+    assert said == ["first words", "last words"]
+
+
+def test_a_loop_goes_on_after_what_a_hand_wrote_into_its_log(tmp_path: Path) -> None:
+    rig = fake_rig(tmp_path, ["on with it", "<promise>COMPLETE</promise>"])
+    rig.start("-n", "1")
+    assert rig.wait_end()["status"] == "stopped"
+    written = b"".join(GARBAGE.values())
+    whole = rig.paths.events.read_bytes() + written
+    rig.paths.events.write_bytes(whole + b'{"type":"ha')
+    (torn,) = [f for f in json.loads(rig.run("doctor", "--json", check=None).stdout) if f["check"] == "logs"]
+    assert "11 bytes" in torn["message"]
+    rig.run("resume", "x", "-n", "3")
+    assert rig.wait_end()["status"] == "completed"
+    data = rig.paths.events.read_bytes()
+    assert data.startswith(whole)
+    added = [json.loads(line) for line in data[len(whole) :].splitlines()]
+    assert added[0] == {"type": "ralph_unparsed", "raw": '{"type":"ha'} and added[1]["type"] == "ralph_loop_start"
+    assert "loop completed" in rig.run("logs", "x").stdout

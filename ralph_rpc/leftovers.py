@@ -24,6 +24,7 @@ from ralph_rpc.files.commandfile import verb_of
 from ralph_rpc.files.inbox import free_name
 from ralph_rpc.files.journal import CommandJournal
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.loops import loops_of
 from ralph_rpc.model.state import ENDED, State
 from ralph_rpc.processes import processes
 
@@ -52,8 +53,8 @@ class Orphan:
 def orphans(projects: Collection[Path], still: LoopPaths | None = None) -> list[Orphan]:
     """Every process that a dead runner left, of loops in these projects or in the registry.
 
-    They carry the loop's mark, or descend from one that does. Others of this user may belong to another registry,
-    whose runners cannot be judged from here. This process and its ancestors are no orphans. The caller keeps the loop
+    They carry the loop's mark, or state.json names them, or they descend from such. Others of this user may belong to
+    another registry, whose runners cannot be judged from here. This process and its ancestors are no orphans. The caller keeps the loop
     `still`, so that its lock is no sign of a runner.
     """
     entries = [found.entry for found in _entries()[0]]
@@ -61,6 +62,7 @@ def orphans(projects: Collection[Path], still: LoopPaths | None = None) -> list[
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     # A runner that was started by a loop's agent carries that loop's mark, and is its own master.
     own |= {entry["pid"] for entry in entries if registry.liveness(entry) != "dead"}
+    named = _named({LoopPaths(folder) for folder in registered}.union(*map(loops_of, projects)))
     busy: dict[LoopPaths, bool] = {}
     parents: dict[int, int] = {}
     found: dict[int, Orphan] = {}
@@ -77,8 +79,8 @@ def orphans(projects: Collection[Path], still: LoopPaths | None = None) -> list[
             command = " ".join(process.cmdline())
         except (psutil.Error, OSError):  # gone, or it hides its environment
             continue
-        loop = LoopPaths(Path(mark))
-        if not mark:
+        loop = named.get((process.pid, start), LoopPaths(Path(mark)))
+        if not mark and (process.pid, start) not in named:
             unmarked.append(_Unmarked(process.pid, start, command))
         elif loop.dir in registered or loop.project in projects:
             if loop not in busy:
@@ -86,6 +88,21 @@ def orphans(projects: Collection[Path], still: LoopPaths | None = None) -> list[
             if not busy[loop]:
                 found[process.pid] = Orphan(process.pid, start, loop, command)
     return [*found.values(), *_descendants(unmarked, parents, found)]
+
+
+def _named(loops: Collection[LoopPaths]) -> dict[tuple[int, float], LoopPaths]:
+    """The processes that the files of these loops name and that are still the same, by pid and start time."""
+    found: dict[tuple[int, float], LoopPaths] = {}
+    for loop in loops:
+        state = read_state(loop)
+        if state is None:
+            continue
+        known = [(state["piPid"], state["piStartTime"]), (state["guardPid"], state["guardStartTime"])]
+        known += [(record["pid"], record["pidStartTime"]) for record in records.read_tickets(loop).values()]
+        for pid, start in known:
+            if pid and start and identity.is_same(pid, start, state["bootId"]) and identity.is_background(pid):
+                found[pid, start] = loop
+    return found
 
 
 class _Unmarked(NamedTuple):

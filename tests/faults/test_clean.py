@@ -177,6 +177,28 @@ def test_a_loop_whose_processes_still_live_stays(project: Path, isolated: Path, 
         process.stdin.close()
 
 
+def test_a_loop_stays_while_a_pi_lives_that_has_no_environment(tmp_path: Path, capsys: Capture) -> None:
+    """So nothing of it carries the loop's mark; but state.json names it. It is stopped, and does not see its stdin end."""
+    rig = fake_rig(tmp_path, [[GATE, "on"], DONE])
+    Path(rig.pi).write_text(Path(rig.pi).read_text().replace("FAKE_PI_SCRIPT", "exec env -i PATH=$PATH FAKE_PI_SCRIPT").replace(" exec /", " /"))
+    rig.start()
+    rig.wait_event("tool_execution_start")
+    runner, guard, pi = rig.pids()
+    os.kill(pi, signal.SIGSTOP)
+    for sig in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in (guard, runner):
+            os.kill(pid, sig)
+    until(lambda: is_gone(runner) and is_gone(guard), "they are dead")
+    assert rig.of_mine() == {} and not is_gone(pi)
+    here = ["--force", "--project", str(rig.project)]
+    for way in (here, [*here, "x"]):
+        (kept,) = cleaned(capsys, *way)["kept"]
+        assert f"pid {pi}" in kept["reason"]
+    shown = json.loads(rig.run("doctor", "--fix", "--json", check=None).stdout)
+    assert next(found["check"] for found in shown if found["fixed"]) == "orphans" and is_gone(pi)
+    assert [one["name"] for one in cleaned(capsys, *here, "x")["removed"]] == ["x"]
+
+
 @contextmanager
 def a_guard_at_work(loop: LoopPaths) -> Iterator[str]:
     lock = locks.acquire(loop.tree_lock)

@@ -6,7 +6,6 @@ what pi need not wait for: asyncio, the core, orjson, dataclasses, tempfile (a t
 repeated; if it dies after pi was started, pi's guard ends pi, and the next start finds what the guard missed.
 """
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 

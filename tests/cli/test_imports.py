@@ -76,6 +76,16 @@ def test_pi_waits_for_nothing_that_the_runner_needs_only_later() -> None:
     assert "ralph_runner.shell.takeover" in loaded.stdout.split()
 
 
+def test_a_task_loop_loads_nothing_of_tickets_while_its_pi_boots() -> None:
+    code = "import sys, ralph_runner.shell.runner; print(*sorted(sys.modules))"
+    env = forged.program()[1] | {"PYTHONPATH": f"{forged.ROOT}{os.pathsep}{forged.ROOT / 'runner'}"}
+    loaded = subprocess.run([sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True, check=True)
+    ours = {name for name in loaded.stdout.split() if name.startswith("ralph_runner.")}
+    assert "ralph_runner.core.step" in ours
+    assert {name for name in ours if ".tickets" in name or ".ticket_" in name} == set()
+    assert "psutil" not in loaded.stdout.split()
+
+
 def test_the_probe_sees_what_is_loaded(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROBE, "schema"],

@@ -1,4 +1,4 @@
-"""The two kinds of core as the shell sees them: one that decides for a task, one for tickets.
+"""A core as the shell sees it, and the one that decides for a task; that for tickets is in ticket_core.py.
 
 The performer and the runner know only `Core`; a core's state is a value, kept here and replaced with each step.
 """
@@ -17,10 +17,6 @@ from ralph_runner.core.reports import Now
 from ralph_runner.core.room import NO_ROOM
 from ralph_runner.core.snapshot import Facts
 from ralph_runner.core.state import Ended, Loop, Order
-from ralph_runner.core.tickets import orders as ticket_orders
-from ralph_runner.core.tickets import snapshot as ticket_snapshot
-from ralph_runner.core.tickets import step as ticket_step
-from ralph_runner.core.tickets.state import TicketLoop
 
 
 class Core(ABC):
@@ -97,48 +93,12 @@ class TaskCore(Core):
 
     def is_to_end(self) -> bool:
         loop = self.loop
-        return loop.terminate or loop.broken is not None or _has_stop(loop.orders)
+        return loop.terminate or loop.broken is not None or has_stop(loop.orders)
 
     def give_up(self, message: str) -> None:
         self.loop = replace(self.loop, status="error", stop_reason="blocked", error=message, phase=Ended())
 
 
-class TicketCore(Core):
-    """A ticket loop's."""
-
-    def __init__(self, loop: TicketLoop) -> None:
-        self.loop = loop
-
-    @property
-    def config(self) -> Config:
-        return self.loop.config
-
-    def iteration(self) -> int:
-        return self.loop.iteration
-
-    def step(self, event: Any, now: Now) -> Sequence[Any]:
-        self.loop, effects = ticket_step.step(self.loop, event, now)
-        return effects
-
-    def deadline(self) -> int | None:
-        return ticket_step.next_deadline(self.loop)
-
-    def state(self, facts: Facts, now: Now, waits_for_room: bool) -> State:
-        loop = replace(self.loop, status="waiting", error=NO_ROOM) if waits_for_room else self.loop
-        return ticket_snapshot.snapshot(loop, facts, now)
-
-    def held_messages(self) -> int:
-        return len(self.loop.mail) + sum(len(worker.mail) for worker in self.loop.workers.values())
-
-    def refuses(self, verb: Verb, body: Body) -> str | None:
-        return ticket_orders.refusal(self.loop, verb, body)
-
-    def is_to_end(self) -> bool:
-        return self.loop.ending is not None or _has_stop(self.loop.orders)
-
-    def give_up(self, message: str) -> None:
-        self.loop = replace(self.loop, status="error", stop_reason="blocked", error=message, ended=True)
-
-
-def _has_stop(orders: tuple[Order, ...]) -> bool:
+def has_stop(orders: tuple[Order, ...]) -> bool:
+    """Whether somebody has asked for the end."""
     return any(order.verb == "stop" for order in orders)

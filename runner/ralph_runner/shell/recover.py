@@ -18,8 +18,7 @@ from ralph_rpc.model.ticket import TicketRecord
 from ralph_runner.core.failures import TRANSIENT
 from ralph_runner.core.reports import Now
 from ralph_runner.core.snapshot import NO_STATS, new_loop, resumed_loop
-from ralph_runner.core.tickets.snapshot import new_tickets, resumed_tickets
-from ralph_runner.shell.cores import Core, TaskCore, TicketCore
+from ralph_runner.shell.cores import Core, TaskCore
 from ralph_runner.shell.last_receipt import tell_last_receipt
 
 
@@ -70,12 +69,18 @@ def _tickets_of(paths: LoopPaths) -> dict[str, TicketRecord]:
 
 def _new(paths: LoopPaths, config: Config, task_path: str) -> Core:
     if config.get("tickets"):
+        from ralph_runner.core.tickets.snapshot import new_tickets
+        from ralph_runner.shell.ticket_core import TicketCore
+
         return TicketCore(new_tickets(paths.name, config, _tickets_of(paths)))
     return TaskCore(new_loop(config, task_path))
 
 
 def _resumed(paths: LoopPaths, config: Config, task_path: str, state: State, last: int, now: Now) -> Core:
     if config.get("tickets"):
+        from ralph_runner.core.tickets.snapshot import resumed_tickets
+        from ralph_runner.shell.ticket_core import TicketCore
+
         return TicketCore(resumed_tickets(paths.name, config, state, last, _tickets_of(paths)))
     return TaskCore(resumed_loop(config, task_path, state, last, now))
 

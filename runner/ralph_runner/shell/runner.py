@@ -28,7 +28,7 @@ from ralph_rpc.model.state import Worktree
 from ralph_rpc.watch import ARRIVAL, Watch
 from ralph_runner.core.reports import Begin, Broken, CommandCame, Terminate, Tick
 from ralph_runner.core.snapshot import Facts
-from ralph_runner.shell.cores import Core, TicketCore
+from ralph_runner.shell.cores import Core, TaskCore
 from ralph_runner.shell.notify import Notifier
 from ralph_runner.shell.perform import Hands, Performer
 from ralph_runner.shell.pilot import Pilot, Place, write_record
@@ -37,7 +37,6 @@ from ralph_runner.shell.recover import Recovered, recover
 from ralph_runner.shell.saver import Saver
 from ralph_runner.shell.takeover import Takeover
 from ralph_runner.shell.task_hands import TaskHands, read_task
-from ralph_runner.shell.ticket_hands import TicketHands
 
 HEARTBEAT_S = 5.0
 SCAN_S = 0.25
@@ -122,7 +121,10 @@ class Runner:
 
     def _hands(self, core: Core, performer: Performer, log: EventLog) -> Hands:
         paths, hand = self._paths, self._takeover
-        if isinstance(core, TicketCore):
+        if not isinstance(core, TaskCore):
+            # Here, as pi boots while this is loaded, and a task loop needs none of it.
+            from ralph_runner.shell.ticket_hands import TicketHands
+
             return TicketHands(
                 paths=paths, config=self._config, log=log, hand=hand, feed=performer.feed, save=performer.save,
                 later=performer.later, tell_merge=performer.tell_merge, note=self._note,

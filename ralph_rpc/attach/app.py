@@ -263,7 +263,7 @@ class Attach(App[None]):
             self._watch = Watch(self.paths.dir, GROWTH, self._wake)
             self._watch.start()
 
-    def _wake(self) -> None:
+    def _wake(self, _: str) -> None:
         with suppress(RuntimeError):  # the loop is closed: we are on the way out
             self._thread_loop.call_soon_threadsafe(self._woken.set)
 

@@ -308,7 +308,7 @@ class _Growth:
             # Here, because it takes longer to load than the rest of the command, and only who follows needs it.
             from ralph_rpc.watch import GROWTH, Watch
 
-            self._watch = Watch(self._folder, GROWTH, self._grown.set)
+            self._watch = Watch(self._folder, GROWTH, lambda _: self._grown.set())
             self._watch.start()
         self._grown.wait(_POLL_S)
         self._grown.clear()

@@ -12,6 +12,7 @@ import heapq
 import os
 import re
 import stat
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +48,9 @@ class Claimed(NamedTuple):
     file: str
     """The claimed file's name."""
     mtime_ns: int
+    origin: str | None
+    """Of a file without an id of its own: what it was before it was claimed. A power loss may undo the claim's rename
+    after the receipt was written; by this the file is recognised when it is back."""
 
 
 class Rejected(NamedTuple):
@@ -77,6 +81,15 @@ class _Problem(Exception):
         self.reason = reason
         self.final = final
         self.id = id
+
+
+class _Content(NamedTuple):
+    """A file that is ours and valid."""
+
+    id: str | None
+    body: Body
+    look: tuple[int, ...]
+    origin: str
 
 
 class _Place(NamedTuple):
@@ -123,10 +136,13 @@ def free_name(claimed: str) -> str | None:
 
 
 class Inbox:
-    """The runner's side. One thread only."""
+    """The runner's side. One thread only, but for `claim`."""
 
     def __init__(self, dir: Path) -> None:
         self._dir = dir
+        self._renaming = threading.Lock()
+        self._origins: dict[str, str] = {}
+        """By claimed name, of those that this process has claimed."""
         self._order: dict[str, _Place] = {}
         self._waiting: dict[str, _Waiting] = {}
         self._stuck: dict[str, tuple[int, ...]] = {}
@@ -156,9 +172,21 @@ class Inbox:
                 commands.append(result)
             elif result:
                 rejected.append(result)
-        if any(command.file.startswith(f".claimed-{command.id}-") for command in commands):
-            fsync_dir(self._dir)  # their id is their claimed name: it must be the same after a power loss
+        if any(command.origin is None and command.file.startswith(f".claimed-{command.id}-") for command in commands):
+            fsync_dir(self._dir)  # nothing but their claimed name tells them: it must be the same after a power loss
         return Scan(commands, rejected, bool(self._waiting) or len(ready) > limit)
+
+    def claim(self, name: str) -> None:
+        """Claim the file of this name if it is one that others may overwrite (`steer.json`) and is valid already.
+
+        For the thread that sees it come: whoever scans may wait for the disk just then. Never fails; the next scan
+        returns what was claimed, and meets again what was not.
+        """
+        verb = verb_of(name)
+        if verb is not None and name == f"{verb}.json":
+            with suppress(OSError, _Problem):
+                if stat.S_ISREG(os.lstat(self._path(name)).st_mode):
+                    self._claim(name, verb, self._read(name, verb, still=False))
 
     def done(self, claimed: Claimed) -> None:
         """Remove a command's file; to be called when the journal has it durably.
@@ -167,8 +195,8 @@ class Inbox:
         since: then it holds another command, which gets a claim of its own.
         """
         try:
-            id, body, _ = self._read(claimed.file, claimed.verb, still=True)
-            same = body == claimed.body and id in (claimed.id, None)
+            now = self._read(claimed.file, claimed.verb, still=True)
+            same = now.body == claimed.body and now.id in (claimed.id, None)
         except FileNotFoundError:
             return
         except _Problem:
@@ -176,7 +204,7 @@ class Inbox:
         if same:
             claimed.path.unlink(missing_ok=True)
         else:
-            self._claim(claimed.file, claimed.verb)
+            self._claim(claimed.file, claimed.verb, None)
 
     def set_aside(self, claimed: Claimed, reason: str) -> Rejected:
         """Move a command that is not to be carried out to rejected/."""
@@ -185,7 +213,8 @@ class Inbox:
     def _list(self) -> None:
         """Bring `_order` up to date: each name's place in the order. Only new names cost a stat."""
         order = {}
-        with os.scandir(self._dir) as entries:
+        # A file that gets another name while the folder is read may be met under neither: not taken in its turn.
+        with self._renaming, os.scandir(self._dir) as entries:
             for entry in entries:
                 name = entry.name
                 if name == _REJECTED:
@@ -207,6 +236,7 @@ class Inbox:
                     verb = verb.removesuffix(".json")
                     place = _Place(verb not in _CONTROL, mtime_ns, rest, name, verb in _MESSAGES)
                 order[name] = place
+            self._origins = {name: origin for name, origin in self._origins.items() if name in order}
         self._order = order
         self._waiting = {name: known for name, known in self._waiting.items() if name in order}
         self._stuck = {name: look for name, look in self._stuck.items() if name in order}
@@ -221,12 +251,14 @@ class Inbox:
             return False
         return waiting is None or look != waiting.look or now_s - waiting.since_s >= STILL_S
 
+    def _path(self, name: str) -> str:
+        return f"{self._dir}/{name}"
+
     def _look(self, name: str) -> tuple[int, ...] | None:
         try:
-            found = (self._dir / name).lstat()
+            return _looks(os.lstat(self._path(name)))
         except FileNotFoundError:
             return None
-        return (found.st_size, found.st_mtime_ns, found.st_ino, found.st_nlink, found.st_mode)
 
     def _take(self, name: str, now_s: float) -> Claimed | Rejected | None:
         """Claim, reject or leave one file; None where it is left for later or has gone."""
@@ -244,13 +276,13 @@ class Inbox:
                 raise _Problem(_NO_FILE, final=True)
             if verb is None:
                 raise _Problem(UNKNOWN_NAME, final=False)
-            self._read(name, verb, still)
+            found = self._read(name, verb, still)
             if not claim:
-                name = self._claim(name, verb)
+                name = self._claim(name, verb, found)
                 claim = _CLAIMED.fullmatch(name)
                 assert claim
-            # Read again: until the rename a writer could still open the file by its name and change it.
-            id, body, mtime_ns = self._read(name, verb, still)
+                if name not in self._origins:
+                    found = self._read(name, verb, still)
         except FileNotFoundError:
             return None
         except _Problem as problem:
@@ -263,22 +295,32 @@ class Inbox:
                 self._waiting[name] = _Waiting(look, since_s if seen == look else now_s)
             return None
         self._waiting.pop(name, None)
-        return Claimed(id or claim[1], verb, body, self._dir / name, name, mtime_ns)
+        origin = None if found.id else self._origins.get(name)
+        mtime_ns = found.look[1]
+        return Claimed(found.id or claim[1], verb, found.body, self._dir / name, name, mtime_ns, origin)
 
-    def _claim(self, name: str, verb: Verb) -> str:
+    def _claim(self, name: str, verb: Verb, found: _Content | None) -> str:
+        """Rename a file, and note its origin if it is still the one that was read.
+
+        Until the rename a writer could open it by its name and change it, or put another one in its place. (A change to
+        the same size within one tick of the file system's clock is met by `done`.)
+        """
         claim = _CLAIMED.fullmatch(name)
         original = claim[2] if claim else name
         unique = f"{time.time_ns()}-{os.urandom(4).hex()}"
         claimed = f".claimed-{unique}-{original if _plain(original) == original else f'{verb}.json'}"
-        (self._dir / name).rename(self._dir / claimed)
+        with self._renaming:
+            (self._dir / name).rename(self._dir / claimed)
+            if found is not None and self._look(claimed) == found.look:
+                self._origins[claimed] = found.origin
         return claimed
 
-    def _read(self, name: str, verb: Verb, still: bool) -> tuple[str | None, Body, int]:
-        """Return id, body and mtime of a file that is ours and valid; raises _Problem, or OSError."""
+    def _read(self, name: str, verb: Verb, still: bool) -> _Content:
+        """Read a file that must be ours and valid; raises _Problem, or OSError."""
         try:
             # Neither follows a link nor waits for a FIFO's writer.
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-            fd = os.open(self._dir / name, flags)
+            fd = os.open(self._path(name), flags)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV):
                 raise _Problem(_NO_FILE, final=True) from error
@@ -295,8 +337,7 @@ class Inbox:
                 )
             if found.st_nlink != 1:
                 raise _Problem("the file has a second name (hard link); write a file of its own", final=False)
-            with open(fd, "rb", closefd=False) as file:
-                data = file.read(MAX_BYTES + 1)
+            data = os.read(fd, min(found.st_size, MAX_BYTES) + 1)
         finally:
             os.close(fd)
         if len(data) > MAX_BYTES:
@@ -304,9 +345,11 @@ class Inbox:
         if still and not data.strip():
             data = b"{}"  # `touch stop.json`
         try:
-            return (*parse_command(verb, data), found.st_mtime_ns)
+            id, body = parse_command(verb, data)
         except InvalidCommand as problem:
             raise _Problem(problem.reason, final=False, id=problem.id) from problem
+        # The time of change is the system's own: no later file has both of this one, whatever its writer does.
+        return _Content(id, body, _looks(found), f"{found.st_ino}-{found.st_ctime_ns}")
 
     def _reject(self, name: str, verb: Verb | None, reason: str, id: str | None) -> Rejected:
         """Move a file to rejected/ and say why beside it."""
@@ -318,7 +361,7 @@ class Inbox:
             target = folder / f"{shown}~{os.urandom(4).hex()}"
         try:
             make_private_dir(folder)
-            _move(source, target)
+            source.rename(target)
         except FileNotFoundError:
             pass  # gone meanwhile: nothing to move, but still to be reported
         except OSError as error:
@@ -333,21 +376,8 @@ class Inbox:
         return Rejected(verb, target.name, reason, id or target.name)
 
 
-def _move(source: Path, target: Path) -> None:
-    """Move within the inbox: a plain file by link and unlink, anything else by rename.
-
-    A rename out of a folder that watchdog watches stalls its queue for half a second.
-    """
-    if stat.S_ISREG(source.lstat().st_mode):
-        try:
-            os.link(source, target, follow_symlinks=False)
-        except OSError as error:  # no links on this file system, or not to a file of somebody else's
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV):
-                raise
-        else:
-            source.unlink()
-            return
-    source.rename(target)
+def _looks(found: os.stat_result) -> tuple[int, ...]:
+    return (found.st_size, found.st_mtime_ns, found.st_ino, found.st_nlink, found.st_mode)
 
 
 def _plain(name: str) -> str:

@@ -44,6 +44,10 @@ class CommandJournal:
         self._open: dict[str, OpenCommand] = {}
         self._ids: dict[str, None] = {}
         self._files: set[str] = set()
+        self._origins: set[str] = set()
+        self._unsynced = False
+        self._doubtful = False
+        """A sync has failed: what it should have written may be lost, whatever a second sync says."""
 
     @classmethod
     def open(cls, path: Path) -> "CommandJournal":
@@ -62,14 +66,13 @@ class CommandJournal:
         """What the journal says, to be looked at only: nothing is created, cut or kept open. Raises OSError."""
         journal = cls(path)
         if path.is_file():
-            for line in journal._lines():
-                journal._count(line)
+            journal._recall()
         elif os.path.lexists(path):
             raise OSError(errno.EINVAL, "it is no plain file", str(path))
         return journal
 
     def append(self, line: JournalLine, durable: bool) -> None:
-        """Append one step of one command; with `durable` it survives a power loss once this returns.
+        """Append one step of one command; with `durable` it and all before it survive a power loss once this returns.
 
         Raises OSError; then the step is neither in the file nor counted.
         """
@@ -78,15 +81,33 @@ class CommandJournal:
         size = append_whole(self._fd, orjson.dumps(line) + b"\n", self._size)
         if durable:
             try:
-                os.fdatasync(self._fd)
+                self._sync()
             except OSError:
                 cut_to(self._fd, self._size)
                 raise
+        self._unsynced = not durable
         self._size = size
         self._count(line)
 
+    def sync(self, at: int) -> None:
+        """Make durable what was appended and is not yet. Raises OSError."""
+        if self._unsynced and not self.is_intact():
+            self.mend(at)
+        elif self._unsynced:
+            self._sync()
+            self._unsynced = False
+
+    def _sync(self) -> None:
+        try:
+            os.fdatasync(self._fd)
+        except OSError:
+            self._doubtful = self._unsynced
+            raise
+
     def is_intact(self) -> bool:
-        """Tell whether the file is still the one we write and holds nothing that is not ours."""
+        """Tell whether the file is still the one we write and holds all that is ours and nothing else."""
+        if self._doubtful:
+            return False
         try:
             there = self._path.lstat()
         except OSError:
@@ -111,6 +132,7 @@ class CommandJournal:
         fd = self._open_file()
         os.close(self._fd)
         self._fd, self._size = fd, len(data)
+        self._unsynced = self._doubtful = False
 
     def open_commands(self) -> list[OpenCommand]:
         """Return the commands that have not ended, in order of receipt."""
@@ -123,6 +145,10 @@ class CommandJournal:
     def knows_file(self, name: str) -> bool:
         """Tell whether the claimed file of this name was received, so that it only has to be removed."""
         return name in self._files
+
+    def had_origin(self, origin: str | None) -> bool:
+        """Tell whether an earlier runner received the file that was this one before it was claimed."""
+        return origin in self._origins
 
     def close(self) -> None:
         """Close the file."""
@@ -141,11 +167,17 @@ class CommandJournal:
                 raise OSError(errno.EINVAL, "it is no plain file", str(self._path))
             self._size = end_of_lines(self._fd)
             cut_to(self._fd, self._size)
-            for line in self._lines():
-                self._count(line)
+            self._recall()
         except BaseException:
             self.close()
             raise
+
+    def _recall(self) -> None:
+        for line in self._lines():
+            self._count(line)
+            # Only here: while the system runs, no rename comes undone.
+            if isinstance(origin := line.get("origin"), str):
+                self._origins.add(origin)
 
     def _lines(self) -> Iterator[JournalLine]:
         """Yield the lines of the file; one that is damaged tells nothing and is passed over."""

@@ -81,6 +81,9 @@ class JournalLine(TypedDict):
     """With `received`."""
     file: NotRequired[str]
     """With `received`: the claimed file's name, so that a second look at it is recognised."""
+    origin: NotRequired[str]
+    """With `received` of a file without an id: inode and time of change before it was claimed. A power loss may give it
+    its old name back."""
     iteration: NotRequired[int]
     """With `sent`, `accepted`, `delivered`."""
     reason: NotRequired[str]

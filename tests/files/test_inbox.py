@@ -15,10 +15,13 @@ import pytest
 
 from ralph_rpc.errors import UsageError
 from ralph_rpc.files.commandfile import MAX_BYTES
-from ralph_rpc.files.inbox import Inbox, drop
+from ralph_rpc.files.inbox import Claimed, Inbox, drop
 from ralph_rpc.files.journal import CommandJournal
+from ralph_rpc.model.commands import JournalLine
+from ralph_rpc.watch import ARRIVAL, Watch
 from tests.files.boxes import left, messages, settle
 from tests.files.crash import deaths, start
+from tests.rig import wait_for
 
 
 @pytest.fixture
@@ -62,10 +65,10 @@ def test_an_id_of_the_clients_own_is_kept(box: Path) -> None:
 
 def test_a_command_without_id_gets_one_that_a_restart_gives_it_too(box: Path) -> None:
     (box / "pause.json").write_text("{}")
-    first = Inbox(box).scan(0.0).commands
-    again = Inbox(box).scan(0.0).commands
-    assert first == again
-    assert first[0].id
+    (first,) = Inbox(box).scan(0.0).commands
+    (again,) = Inbox(box).scan(0.0).commands
+    assert first._replace(origin=None) == again
+    assert first.id
 
 
 @pytest.mark.parametrize(
@@ -179,10 +182,47 @@ def test_a_writer_that_goes_on_in_the_instant_of_judgement_is_waited_for(
     assert messages(inbox.scan(1.5).commands) == ["m"]
 
 
-def test_a_claimed_name_that_serves_as_id_is_durable_before_it_is_told(
+def journaled(claimed: Claimed) -> JournalLine:
+    """What a runner writes down of a command."""
+    line: JournalLine = {
+        "at": 0, "id": claimed.id, "command": claimed.verb, "state": "received", "body": claimed.body, "file": claimed.file,
+    }  # fmt: skip
+    return line if claimed.origin is None else {**line, "origin": claimed.origin}
+
+
+def test_a_file_without_id_that_a_power_loss_gives_its_old_name_back_is_recognised(box: Path) -> None:
+    (box / "pause.json").write_text("{}")
+    (claimed,) = Inbox(box).scan(0.0).commands
+    found = claimed.path.rename(box / "pause.json").stat()
+    # Here it was changed by being renamed back, and there by nothing.
+    line: JournalLine = {**journaled(claimed), "origin": f"{found.st_ino}-{found.st_ctime_ns}"}
+    journal = CommandJournal.open(box.parent / "commands.jsonl")
+    journal.append(line, durable=True)
+    (back,) = Inbox(box).scan(0.0).commands
+    assert back.id != claimed.id
+    assert not journal.had_origin(back.origin), "no rename comes undone while the runner lives"
+    journal.close()
+    journal = CommandJournal.open(box.parent / "commands.jsonl")
+    assert journal.had_origin(back.origin)
+    (box / "pause.json").write_text("{}")
+    another = Inbox(box).scan(0.0).commands[-1]
+    assert not journal.had_origin(another.origin)
+    journal.close()
+
+
+def test_an_origin_is_that_of_the_file_before_it_was_claimed(box: Path) -> None:
+    (box / "pause.json").write_text("{}")
+    before = (box / "pause.json").stat()
+    assert Inbox(box).scan(0.0).commands[0].origin == f"{before.st_ino}-{before.st_ctime_ns}"
+    drop(box, "pause", {})
+    assert Inbox(box).scan(0.0).commands[-1].origin is None
+
+
+def test_a_claimed_name_by_which_alone_a_file_is_known_is_durable_before_it_is_told(
     box: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (box / "pause.json").write_text("{}")
+    Inbox(box).scan(0.0)  # and then its runner dies
     synced: list[str] = []
     real = os.fsync
 
@@ -211,6 +251,60 @@ def test_a_command_written_into_a_file_that_was_taken_meanwhile_is_a_command_of_
     assert commands[0].id != first.id
     assert rejected == []
     assert left(box) == []
+
+
+def test_a_name_that_is_overwritten_loses_nothing_while_nobody_scans(box: Path) -> None:
+    """As in a runner whose event loop waits for the disk."""
+    inbox = Inbox(box)
+    watch = Watch(box, ARRIVAL, inbox.claim)
+    assert watch.start() is None
+    try:
+        for n in range(100):
+            (box / ".new").write_text(f'{{"message":"{n}"}}')
+            (box / ".new").rename(box / "steer.json")
+            wait_for("the claim", lambda: not (box / "steer.json").exists())
+    finally:
+        watch.stop()
+    commands, rejected = settle(inbox)
+    assert messages(commands) == [str(n) for n in range(100)]
+    assert rejected == []
+
+
+@pytest.mark.parametrize("content", ["", '{"mess', "[]", '{"message":"\\ud800"}'])
+def test_a_file_is_not_claimed_before_it_is_whole(box: Path, content: str) -> None:
+    (box / "steer.json").write_text(content)
+    Inbox(box).claim("steer.json")
+    assert left(box) == ["steer.json"]
+
+
+@pytest.mark.parametrize("name", ["steer-1.json", "note.json", ".steer.json", "gone.json", "steer.json", "stop.json", ""])
+def test_what_cannot_be_overwritten_or_is_no_file_is_left_to_the_scan(box: Path, name: str) -> None:
+    (box / "steer.json").symlink_to("steer-1.json")
+    os.mkfifo(box / "stop.json")
+    for plain in ("steer-1.json", "note.json", ".steer.json"):
+        (box / plain).write_text('{"message":"m"}')
+    before = left(box)
+    Inbox(box).claim(name)
+    assert left(box) == before
+
+
+def test_a_file_that_was_overwritten_while_it_was_claimed_is_read_again(
+    box: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (box / "steer.json").write_text('{"message":"first"}')
+    (box / ".new").write_text('{"message":"later"}')
+    real = os.rename
+
+    def rename(source: Any, target: Any) -> None:
+        real(box / ".new", box / "steer.json")
+        real(source, target)
+
+    inbox = Inbox(box)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", rename)
+        inbox.claim("steer.json")
+    (claimed,) = inbox.scan(0.0).commands
+    assert (claimed.body, claimed.origin) == ({"message": "later"}, None)
 
 
 def test_a_newline_that_comes_after_the_claim_makes_no_second_command(box: Path) -> None:
@@ -264,7 +358,7 @@ def test_a_strange_name_of_a_good_command_does_not_matter(box: Path, raw: bytes)
     (claimed,) = Inbox(box).scan(0.0).commands
     assert claimed.body == {"message": "m"}
     orjson.dumps(claimed.file)
-    assert Inbox(box).scan(0.0).commands == [claimed]
+    assert Inbox(box).scan(0.0).commands == [claimed._replace(origin=None)]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -365,17 +459,7 @@ def take(box: Path, out: Path) -> None:
         while (scan := inbox.scan(0.0)).commands:
             for c in scan.commands:
                 if not (journal.knows(c.id) or journal.knows_file(c.file)):
-                    journal.append(
-                        {
-                            "at": 0,
-                            "id": c.id,
-                            "command": c.verb,
-                            "state": "received",
-                            "body": c.body,
-                            "file": c.file,
-                        },
-                        durable=True,
-                    )
+                    journal.append(journaled(c), durable=True)
                     handed_on.write(c.id.encode() + b"\n")
                 inbox.done(c)
     journal.close()

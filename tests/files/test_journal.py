@@ -119,6 +119,60 @@ def test_a_step_that_could_not_be_written_is_neither_in_the_file_nor_counted(
     assert open_ids(path) == ["a", "b"]
 
 
+def test_one_sync_makes_all_before_it_durable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    real = os.fdatasync
+
+    def fdatasync(fd: int) -> None:
+        synced.append(os.fstat(fd).st_size)
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    journal = CommandJournal.open(path)
+    journal.sync(2)
+    journal.append(received("a"), durable=False)
+    journal.append(received("b"), durable=False)
+    assert synced == []
+    journal.append(step("a", "sent"), durable=True)
+    journal.sync(2)
+    assert synced == [path.stat().st_size]
+    journal.append(received("c"), durable=False)
+    journal.sync(2)
+    journal.sync(2)
+    assert synced == [synced[0], path.stat().st_size]
+    journal.close()
+
+
+@pytest.mark.parametrize("again", ["append", "sync"])
+def test_what_a_failed_sync_may_have_lost_is_written_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    """A second sync that succeeds proves nothing of what the first one has dropped (fsync(2))."""
+    journal = CommandJournal.open(path)
+    journal.append(received("a"), durable=False)
+
+    def failing(fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", failing)
+        with pytest.raises(OSError, match="No space"):
+            if again == "append":
+                journal.append(step("a", "sent"), durable=True)
+            else:
+                journal.sync(2)
+    before = path.stat().st_ino
+    if again == "append":
+        journal.append(step("a", "sent"), durable=True)
+    else:
+        journal.sync(2)
+    assert path.stat().st_ino != before
+    journal.close()
+    journal = CommandJournal.open(path)
+    assert journal.open_commands() == [OpenCommand("a", "steer", {"message": "m"}, sent=again == "append")]
+    journal.close()
+
+
 def fill(path: Path) -> None:
     """Over the limit: 3 open commands among 4 x REMEMBERED that were delivered."""
     lines = [received("open-1")]

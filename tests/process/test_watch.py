@@ -39,7 +39,7 @@ def test_a_file_that_comes_in_any_way_wakes(tmp_path: Path, come: Callable[[Path
     folder = tmp_path / "inbox"
     folder.mkdir()
     woken = threading.Event()
-    watch = Watch(folder, ARRIVAL, woken.set)
+    watch = Watch(folder, ARRIVAL, lambda _: woken.set())
     assert watch.start() is None
     try:
         come(folder / "steer.json")
@@ -51,7 +51,7 @@ def test_a_file_that_comes_in_any_way_wakes(tmp_path: Path, come: Callable[[Path
 def test_a_file_that_grows_wakes_though_it_stays_open(tmp_path: Path) -> None:
     woken = threading.Event()
     with (tmp_path / "log").open("wb", buffering=0) as log:
-        watch = Watch(tmp_path, GROWTH, woken.set)
+        watch = Watch(tmp_path, GROWTH, lambda _: woken.set())
         assert watch.start() is None
         try:
             log.write(b"line\n")
@@ -61,4 +61,4 @@ def test_a_file_that_grows_wakes_though_it_stays_open(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_told_of(tmp_path: Path) -> None:
-    assert Watch(tmp_path / "none", ARRIVAL, lambda: None).start() == "No such file or directory"
+    assert Watch(tmp_path / "none", ARRIVAL, lambda _: None).start() == "No such file or directory"

@@ -253,7 +253,8 @@ class Performer:
             line["reason"] = effect.reason
         if effect.redelivered:
             line["redelivered"] = True
-        self._journal.append(line, durable=True)
+        # `accepted` tells a restart nothing that `sent` has not told it.
+        self._journal.append(line, durable=effect.state != "accepted")
 
 
 def _now() -> Now:

@@ -153,10 +153,12 @@ class Runner:
 
         arrived = asyncio.Event()
 
-        def wake() -> None:
+        def came(name: str) -> None:
+            # In the watch's thread: a name that is overwritten is safe at once, whatever this one is waiting for.
+            inbox.claim(name)
             loop.call_soon_threadsafe(arrived.set)
 
-        watch = Watch(self._paths.inbox, ARRIVAL, wake)
+        watch = Watch(self._paths.inbox, ARRIVAL, came)
         trouble = watch.start()
         if trouble is not None:
             self._notice(log, "warning", f"no watch on the inbox ({trouble}); it is scanned four times a second")
@@ -250,9 +252,9 @@ class Runner:
         while True:
             # Not wait_for: its task and its exception would be most of what an idle runner costs.
             timer = asyncio.get_running_loop().call_later(pause, arrived.set)
+            if arrived.is_set():
+                await asyncio.sleep(0)  # else no pause at all: in a flood everything else would starve
             await arrived.wait()
-            # An event that is set already is no pause: in a flood everything else would starve.
-            await asyncio.sleep(0)
             timer.cancel()
             arrived.clear()
             found: list[Claimed] = []
@@ -293,30 +295,30 @@ class Runner:
         return taken
 
     def _accept(self, performer: Performer, inbox: Inbox, journal: CommandJournal, commands: list[Claimed]) -> None:
-        """Receipts for all of them with one sync, then the files go, then the core gets them.
+        """Receipts for all of them, then the core gets them, then, with the receipts on disk, the files go.
 
-        What is in the journal is fed even where the rest fails: the next scan knows it and would only remove it.
+        Before a message is written to pi its `sent` is on disk (performer), and with that its receipt: one sync for
+        both. What is in the journal is fed even where the rest fails: the next scan knows it and would only remove it.
         """
-        fresh: list[Claimed] = []
-        for claimed in commands:
-            known = journal.knows_file(claimed.file) or journal.knows(claimed.id)
-            if known or any(claimed.id == other.id for other in fresh):
-                inbox.done(claimed)
-            else:
-                fresh.append(claimed)
         journaled: list[Claimed] = []
         try:
-            for i, claimed in enumerate(fresh):
+            for claimed in commands:
+                known = journal.knows_file(claimed.file) or journal.knows(claimed.id)
+                if known or journal.had_origin(claimed.origin):
+                    continue
                 line: JournalLine = {
                     "at": now_ms(), "id": claimed.id, "command": claimed.verb, "state": "received",
                     "body": claimed.body, "file": claimed.file,
                 }  # fmt: skip
-                journal.append(line, durable=i == len(fresh) - 1)
+                if claimed.origin is not None:
+                    line["origin"] = claimed.origin
+                journal.append(line, durable=False)
                 journaled.append(claimed)
-            for claimed in fresh:
-                inbox.done(claimed)
         finally:
             performer.feed(*(CommandCame(c.id, c.verb, c.body) for c in journaled))
+        journal.sync(now_ms())
+        for claimed in commands:
+            inbox.done(claimed)
 
     def _reject(self, log: EventLog, rejected: list[Rejected]) -> None:
         for r in rejected:

@@ -1,7 +1,8 @@
 """The inbox: one file per command, dropped by anyone, taken by the runner in order of time.
 
 A command exists when its file has its final name. `drop` is the client's side, `Inbox` the runner's. A file
-is taken by renaming it to `.claimed-…` within the inbox; it is removed (`done`) only when the journal has it.
+is taken by renaming it to `.claimed-…` within the inbox, one that others may overwrite (`steer.json`) by the
+watching thread as soon as it is whole; it is removed (`done`) only when the journal has it.
 If the machine dies in between, the next scan returns the claimed file again, so nothing is lost, and the
 journal knows it, so nothing is done twice. What is no command ends in `rejected/` with a reason; nothing that
 lies in the folder can block the runner, lead it outside, or end it.

@@ -1,8 +1,9 @@
 """commands.jsonl, the journal of commands: received, sent, accepted, then delivered, rejected or expired.
 
 Written by the runner only, from one thread. A command counts as received once its line is durable; its inbox
-file is removed after that. If the machine dies in between, the file is met again and recognised by the id or
-by the name in the journal; a torn last line was never durable, so it is cut off and its file is still there.
+file is removed after that. If the machine dies in between, the file is met again and recognised by its id, by
+its claimed name, or, where the claim was undone, by its origin; a torn last line was never durable, so it is
+cut off and its file is still there.
 """
 
 import errno

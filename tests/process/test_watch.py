@@ -60,5 +60,7 @@ def test_a_file_that_grows_wakes_though_it_stays_open(tmp_path: Path) -> None:
             watch.stop()
 
 
-def test_a_folder_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_told_of_and_leaves_no_thread(tmp_path: Path) -> None:
+    before = threading.active_count()
     assert Watch(tmp_path / "none", ARRIVAL, lambda _: None).start() == "No such file or directory"
+    assert threading.active_count() == before

@@ -1,11 +1,18 @@
 """The whole program on a fake pi: what a real one does too rarely, too slowly or never."""
 
+import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from ralph_rpc.files.inbox import Inbox
+from ralph_rpc.files.journal import CommandJournal
+from ralph_runner.core.reports import CommandCame
+from ralph_runner.shell.perform import Performer
+from ralph_runner.shell.runner import Runner
+from tests.files.boxes import left
 from tests.rig import Rig, alive, fake_rig
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
@@ -120,3 +127,33 @@ def test_every_file_meets_its_schema(tmp_path: Path) -> None:
     for event in rig.events():
         if not event["type"].startswith("ralph_"):
             validator("stamp").validate_python(event["ralph"], strict=True)
+
+
+@pytest.mark.parametrize("sends", [True, False])
+def test_a_command_needs_one_sync_and_its_file_goes_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sends: bool
+) -> None:
+    """Its receipt is in the journal when the core gets it, and on disk when pi or nobody does."""
+    box = tmp_path / "inbox"
+    box.mkdir()
+    (box / "steer.json").write_text('{"message":"m"}')
+    inbox, journal, steps = Inbox(box), CommandJournal.open(tmp_path / "commands.jsonl"), list[str]()
+    real = os.fdatasync
+
+    def fdatasync(fd: int) -> None:
+        real(fd)
+        steps.append(f"sync, {len(left(box))} there")
+
+    class Core:
+        def feed(self, *came: CommandCame) -> None:
+            assert [command.id for command in journal.open_commands()] == [command.id for command in came]
+            steps.append(f"fed {len(came)}")
+            if sends:
+                journal.append({"at": 1, "id": came[0].id, "command": "steer", "state": "sent"}, durable=True)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    monkeypatch.setattr(os, "fsync", lambda _: steps.append("another sync"))
+    Runner._accept(cast(Runner, None), cast(Performer, Core()), inbox, journal, inbox.scan(0.0).commands)
+    journal.close()
+    assert steps == ["fed 1", "sync, 1 there"]
+    assert left(box) == []

@@ -528,7 +528,6 @@ IN_TREE = 5
 
 
 @times(quick=1, full=20)
-@pytest.mark.timeout(600)
 def test_processes_of_a_dead_runner_are_found_and_ended(tmp_path: Path, figure: Note, count: int) -> None:
     """Runner and guard are killed at once, so that neither cleans up after the other."""
     ended, slowest = 0, 0.0

@@ -175,7 +175,7 @@ def test_row_01_file_work_that_is_killed_at_any_call_is_taken_up_clean(folder: P
     assert len(every) >= 40
 
 
-@times(quick=12, full=1500)
+@times(quick=12, full=600)
 def test_row_03_file_work_whose_recovery_is_killed_too_is_taken_up_clean(
     folder: Path, count: int, figure: Note
 ) -> None:
@@ -331,7 +331,6 @@ def runner_points(start: Callable[[], int]) -> list[Point]:
 
 
 @times(quick=16, full=10_000)
-@pytest.mark.timeout(900)
 def test_row_01_a_runner_that_is_killed_at_any_call_is_taken_up_clean(
     folder: Path, count: int, figure: Note
 ) -> None:
@@ -355,7 +354,6 @@ def test_row_01_a_runner_that_is_killed_at_any_call_is_taken_up_clean(
 
 
 @times(quick=2, full=60)
-@pytest.mark.timeout(900)
 def test_row_03_a_runner_whose_recovery_is_killed_too_is_taken_up_clean(
     folder: Path, count: int, figure: Note
 ) -> None:
@@ -407,7 +405,6 @@ def outcome(whole: Whole, code: int, what: object) -> Outcome:
 
 
 @times(quick=3, full=10_000)
-@pytest.mark.timeout(900)
 def test_row_15_a_runner_that_meets_a_full_or_broken_disk_goes_on_or_ends_with_a_reason(
     folder: Path, count: int, figure: Note
 ) -> None:
@@ -433,7 +430,6 @@ def test_row_15_a_runner_that_meets_a_full_or_broken_disk_goes_on_or_ends_with_a
 
 
 @times(quick=3, full=10_000)
-@pytest.mark.timeout(900)
 def test_row_16_a_sync_that_fails_is_never_taken_for_done(folder: Path, count: int, figure: Note) -> None:
     whole = Whole(folder)
     every = [point for point in disk_points(whole.start_anew) if point.call in ("fsync", "fdatasync")]

@@ -76,7 +76,6 @@ TWICE = (
 )  # fmt: skip
 
 
-@pytest.mark.timeout(900)
 @times(quick=400, full=20_000)
 def test_row_25_no_content_of_a_command_is_lost_or_fatal(tmp_path: Path, count: int, figure: Note) -> None:
     (box := tmp_path / "inbox").mkdir()
@@ -155,7 +154,6 @@ def calm(*args: str) -> None:
     assert code in (0, 1, 2, 3, 4), args
 
 
-@pytest.mark.timeout(900)
 @times(quick=250, full=40_000)
 def test_row_25_anything_in_state_json_is_read_or_refused_with_a_reason(
     project: Path, tmp_path: Path, count: int, capsys: Capture, figure: Note
@@ -183,7 +181,6 @@ def test_row_25_anything_in_state_json_is_read_or_refused_with_a_reason(
     assert 0 < readable < count
 
 
-@pytest.mark.timeout(900)
 @times(quick=300, full=20_000)
 def test_row_25_anything_in_config_json_is_read_or_refused_with_a_reason(
     project: Path, count: int, capsys: Capture, figure: Note
@@ -324,7 +321,6 @@ def likenesses(rng: random.Random) -> list[Path]:
     return [Path(path) for path in sorted(paths)]
 
 
-@pytest.mark.timeout(900)
 @times(quick=100, full=3_000)
 def test_row_30_loops_of_alike_projects_have_files_of_their_own(count: int, figure: Note) -> None:
     rng, published = random.Random(30), 0
@@ -459,7 +455,6 @@ def test_row_31_a_bystander_that_is_named_where_only_one_of_ours_can_be_is_spare
 # -- row 32: a registry that is full of anything
 
 
-@pytest.mark.timeout(900)
 @times(quick=250, full=20_000)
 def test_row_32_anything_in_an_entry_is_listed_or_told_of(
     project: Path, tmp_path: Path, count: int, capsys: Capture, figure: Note

@@ -232,7 +232,6 @@ def test_row_19_a_pid_that_changes_hands_between_look_and_signal_gets_none(monke
         assert signals(pid) == "unharmed"
 
 
-@pytest.mark.timeout(900)
 @times(quick=1, full=10)
 def test_row_19_the_pids_of_a_dead_loop_really_go_to_others(tmp_path: Path, count: int, figure: Note) -> None:
     """The counter of pids is set back, or where that is not allowed goes once round by forking."""

@@ -134,7 +134,6 @@ for n in range(count):
 """
 
 
-@pytest.mark.timeout(900)
 @times(quick=2_000, full=100_000)
 def test_row_23_names_of_their_own_lose_nothing_and_keep_each_writers_order(
     box: Path, count: int, figure: Note
@@ -395,7 +394,6 @@ def flood(box: Path, count: int) -> None:
         os.close(fd)
 
 
-@pytest.mark.timeout(900)
 @times(quick=5_000, full=100_000)
 def test_row_27_a_stop_is_acted_on_in_the_middle_of_a_flood(tmp_path: Path, count: int, figure: Note) -> None:
     rig = fake_rig(tmp_path, [["hello", {"hang": True}]])

@@ -98,7 +98,6 @@ def in_turn(rng: random.Random, kinds: list[Json], count: int) -> Iterator[list[
         yield log
 
 
-@pytest.mark.timeout(900)
 @times(quick=4_000, full=100_000)
 def test_row_47_no_event_acts_on_a_terminal(count: int, figure: Note) -> None:
     """With colours the same text comes as without, but for our own SGR: so no look-alike is taken for ours."""
@@ -118,7 +117,6 @@ def test_row_47_no_event_acts_on_a_terminal(count: int, figure: Note) -> None:
     figure(f"{count} events with hostile texts, {shown >> 10} KiB of output: 0 control characters")
 
 
-@pytest.mark.timeout(900)
 @times(quick=10_000, full=100_000)
 def test_row_47_no_text_acts_on_a_terminal(count: int, figure: Note) -> None:
     rng = random.Random(48)

@@ -62,7 +62,6 @@ def runners(rig: Rig) -> list[str]:
 
 
 @starts_processes
-@pytest.mark.timeout(900)
 @times(quick=1, full=20)
 def test_row_21_a_lock_file_that_was_deleted_is_held_again_and_nobody_comes_between(
     tmp_path: Path, count: int, figure: Note

@@ -138,7 +138,6 @@ def offsets(whole: bytes, lines: int | None, count: int) -> list[int]:
     return sorted({*range(start, len(whole) + 1, every), len(whole) - 1, len(whole)})
 
 
-@pytest.mark.timeout(900)
 @times(quick=25, full=100_000)
 @pytest.mark.parametrize("file", ["events", "commands", "state"])
 def test_row_13_a_power_loss_leaves_a_prefix_and_a_state_old_or_rebuilt(
@@ -174,7 +173,6 @@ def test_row_13_a_power_loss_leaves_a_prefix_and_a_state_old_or_rebuilt(
 
 
 @times(quick=2, full=12)
-@pytest.mark.timeout(900)
 def test_row_13_the_whole_program_goes_on_after_a_power_loss(
     tmp_path: Path, figure: Note, count: int
 ) -> None:
@@ -275,7 +273,6 @@ log.close()
 
 
 @times(quick=40_000, full=1_000_000)
-@pytest.mark.timeout(900)
 def test_row_33_another_process_is_followed_through_hundreds_of_rotations(
     path: Path, figure: Note, count: int
 ) -> None:
@@ -381,7 +378,6 @@ def _status(pid: int) -> list[str]:
 
 
 @times(quick=10, full=80)
-@pytest.mark.timeout(900)
 def test_row_35_a_flood_is_kept_whole_in_little_memory(tmp_path: Path, figure: Note, count: int) -> None:
     size = 10_000
     rig = fake_rig(tmp_path, [[*(flood(n * size, size) for n in range(count)), f"done\n{MARKER}"]])
@@ -452,7 +448,6 @@ def test_row_35_a_line_is_cut_at_lf_only_and_what_is_no_json_is_marked(tmp_path:
 
 
 @times(quick=20_000, full=200_000)
-@pytest.mark.timeout(900)
 def test_row_36_ten_viewers_that_stand_still_change_nothing(tmp_path: Path, figure: Note, count: int) -> None:
     gate = {"tool": "bash", "run": "while [ ! -e go ]; do sleep 0.05; done"}
     part = 10_000

@@ -372,7 +372,6 @@ def test_row_41_a_conflict_changes_neither_the_checkout_nor_the_ticket_s_worktre
 WORKERS = 8
 
 
-@pytest.mark.timeout(1800)
 @times(quick=3, full=50)
 def test_row_40_runners_that_merge_into_one_branch_at_once_lose_nothing(
     project: Path, count: int, figure: Note
@@ -508,8 +507,7 @@ def check_all_is_merged_once(project: Path) -> None:
     assert left == [project / ".git/ralph-rpc.lock"] and left[0].read_bytes() == b""
 
 
-@pytest.mark.timeout(1800)
-@times(quick=10, full=200)
+@times(quick=10, full=100)
 def test_row_42_killed_at_any_line_of_ours_and_done_again_all_is_merged_once(
     seed: Path, tmp_path: Path, count: int, figure: Note
 ) -> None:
@@ -526,8 +524,7 @@ def test_row_42_killed_at_any_line_of_ours_and_done_again_all_is_merged_once(
     figure(f"{count} of {lines} lines: each merged once, nothing lost")
 
 
-@pytest.mark.timeout(1800)
-@times(quick=10, full=200)
+@times(quick=10, full=100)
 def test_row_42_a_git_killed_at_any_instant_and_done_again_all_is_merged_once(
     seed: Path, tmp_path: Path, count: int, figure: Note
 ) -> None:

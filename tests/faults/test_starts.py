@@ -74,7 +74,6 @@ def end(rig: Rig) -> None:
     until(lambda: not locks.is_held(rig.paths.runner_lock), "the runner has left")
 
 
-@pytest.mark.timeout(900)
 @times(quick=3, full=30)
 def test_row_20_of_twelve_starts_at_once_exactly_one_wins(tmp_path: Path, count: int, figure: Note) -> None:
     """In every other round there is an earlier run of that name, which moves to the archive, once."""
@@ -96,7 +95,6 @@ def test_row_20_of_twelve_starts_at_once_exactly_one_wins(tmp_path: Path, count:
     figure(f"{count} rounds of {AT_ONCE}: 1 winner in each ({len(winners)} different ones), the others exit {REFUSED}")
 
 
-@pytest.mark.timeout(900)
 @times(quick=3, full=25)
 def test_row_20_of_twelve_resumes_at_once_exactly_one_wins(tmp_path: Path, count: int, figure: Note) -> None:
     rig = crowd_rig(tmp_path)

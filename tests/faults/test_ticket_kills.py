@@ -172,7 +172,6 @@ def live(folder: Path, seed: int) -> int:
     return kills
 
 
-@pytest.mark.timeout(900)
 @times(quick=6, full=60)
 def test_row_42_a_runner_killed_at_any_instant_merges_every_ticket_once(
     tmp_path: Path, count: int, figure: Note

@@ -510,8 +510,9 @@ def test_a_delivery_that_only_the_journal_knows_is_told_in_the_log_once(tmp_path
     (told,) = [n for n, line in enumerate(lines) if b'"ralph_command"' in line and b'"delivered"' in line]
     rig.paths.events.write_bytes(b"".join(lines[:told]))
     assert rig.steps(id) == ["accepted", "queued"]
+    tools = len(rig.of("tool_execution_start"))  # pi may have been faster with the second than the journal's disk
     rig.run("resume", "x")
-    wait_for("the second run", lambda: len(rig.of("tool_execution_start")) == 2)
+    wait_for("the tool of the second run", lambda: len(rig.of("tool_execution_start")) > tools)
     kill_runner(rig)
     for gate in (1, 2):
         (rig.project / f"go-{gate}").touch()

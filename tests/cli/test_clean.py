@@ -212,7 +212,7 @@ def test_an_interrupted_removal_is_finished_by_the_next(project: Path, capsys: C
 def test_the_temporary_folder_of_a_dead_runner_goes_and_no_other_folder(
     project: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     ours, foreign, link = tmp_path / "ralph-a-x1", tmp_path / "home of somebody", tmp_path / "ralph-c-x1"
     outside = tmp_path / "sub/ralph-d-x1"
     for folder in (ours, foreign, outside):

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,7 +49,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     subprocess.run(["git", "init", "-q"], check=True)
     subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", "first"], check=True)
     install_pi(tmp_path, monkeypatch)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     return folder
 
 
@@ -122,14 +121,14 @@ def an_entry_that_a_power_loss_left_empty(_: LoopPaths) -> Mended:
 
 
 def a_temporary_folder_of_a_dead_runner(loop: LoopPaths) -> Mended:
-    folder = Path(tempfile.mkdtemp(prefix=f"ralph-{loop.name}-"))
-    (folder / "sealed").mkdir(0o500)
+    folder = Path(os.environ["TMPDIR"]) / f"ralph-{loop.name}-x7"
+    (folder / "sealed").mkdir(0o500, parents=True)
     loop.state.write_bytes(orjson.dumps(forged.state(loop, status="stopped", tmpDir=str(folder))))
     return lambda: not folder.exists()
 
 
 def a_temporary_folder_of_a_runner_killed_before_its_first_state(loop: LoopPaths) -> Mended:
-    folder = killed_at_its_start(loop, TMPDIR=tempfile.gettempdir())
+    folder = killed_at_its_start(loop, TMPDIR=os.environ["TMPDIR"])
     return lambda: not folder.exists()
 
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from ralph_rpc import git
+from ralph_rpc import git, leftovers
 from ralph_rpc.cli import clean
 from ralph_rpc.cli.main import run
 from ralph_rpc.clock import now_ms
 from ralph_rpc.errors import UsageError
-from ralph_rpc.files import locks
+from ralph_rpc.files import identity, locks
 from ralph_rpc.files.inbox import Inbox, drop
 from ralph_rpc.files.journal import CommandJournal
 from ralph_rpc.files.paths import LoopPaths
@@ -177,26 +177,17 @@ def test_a_loop_whose_processes_still_live_stays(project: Path, isolated: Path, 
         process.stdin.close()
 
 
-def test_a_loop_stays_while_a_pi_lives_that_has_no_environment(tmp_path: Path, capsys: Capture) -> None:
-    """So nothing of it carries the loop's mark; but state.json names it. It is stopped, and does not see its stdin end."""
-    rig = fake_rig(tmp_path, [[GATE, "on"], DONE])
-    Path(rig.pi).write_text(Path(rig.pi).read_text().replace("FAKE_PI_SCRIPT", "exec env -i PATH=$PATH FAKE_PI_SCRIPT").replace(" exec /", " /"))
-    rig.start()
-    rig.wait_event("tool_execution_start")
-    runner, guard, pi = rig.pids()
-    os.kill(pi, signal.SIGSTOP)
-    for sig in (signal.SIGSTOP, signal.SIGKILL):
-        for pid in (guard, runner):
-            os.kill(pid, sig)
-    until(lambda: is_gone(runner) and is_gone(guard), "they are dead")
-    assert rig.of_mine() == {} and not is_gone(pi)
-    here = ["--force", "--project", str(rig.project)]
-    for way in (here, [*here, "x"]):
-        (kept,) = cleaned(capsys, *way)["kept"]
-        assert f"pid {pi}" in kept["reason"]
-    shown = json.loads(rig.run("doctor", "--fix", "--json", check=None).stdout)
-    assert next(found["check"] for found in shown if found["fixed"]) == "orphans" and is_gone(pi)
-    assert [one["name"] for one in cleaned(capsys, *here, "x")["removed"]] == ["x"]
+def test_a_loop_stays_while_a_pi_lives_that_has_no_environment(project: Path, isolated: Path, capsys: Capture) -> None:
+    """So it does not carry the loop's mark; but state.json names it."""
+    command = [sys.executable, "-c", "print('up', flush=True); input()"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env={}, stdin=pipe, stdout=pipe, start_new_session=True) as pi:
+        assert pi.stdout is not None and pi.stdout.readline() == b"up\n"
+        loop = forged.loop(project, "api", piPid=pi.pid, piStartTime=identity.start_time(pi.pid))
+        stays(project, isolated, capsys, f"pid {pi.pid}")
+        assert leftovers.end(leftovers.orphans({project})) == []
+        assert pi.wait(10) == -signal.SIGTERM
+    assert [one["name"] for one in cleaned(capsys, loop.name)["removed"]] == ["api"]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ralph_runner.core import effects as fx
+from ralph_runner.core.failures import RESTART_BUDGET
 from ralph_runner.core.inputs import (
     AssistantEnd,
     AssistantStart,
@@ -256,6 +257,42 @@ def test_a_pi_that_cannot_be_executed_is_an_error() -> None:
     talk = Talk()
     talk.say(Begin(), SpawnFailed("pi cannot be started: [Errno 2] No such file or directory: '/nope'"))
     assert done(talk) == ("error", "crash")
+
+
+NO_FORK = SpawnFailed("pi cannot be started: [Errno 11] Resource temporarily unavailable", passing=True)
+
+
+def test_a_machine_that_has_no_process_to_spare_is_waited_for_but_not_for_ever() -> None:
+    talk = Talk()
+    talk.say(Begin())
+    for _ in range(RESTART_BUDGET):
+        talk.say(NO_FORK)
+        assert talk.status == "waiting"
+        talk.due()
+        assert talk.did(fx.StartPi)
+    talk.say(NO_FORK)
+    assert done(talk) == ("error", "crash")
+    assert "Resource temporarily unavailable" in (talk.loop.error or "")
+
+
+def test_a_pi_that_is_gone_after_it_has_worked_is_waited_for() -> None:
+    talk = Talk()
+    talk.boot()
+    talk.say(AssistantStart("stop"))
+    talk.exit(1)
+    talk.due()
+    talk.say(SpawnFailed("pi cannot be started: it is being updated"))
+    assert talk.status == "waiting"
+    talk.wait_over()
+    assert talk.status == "running"
+
+
+def test_a_stop_that_came_before_pi_could_not_be_started_ends_the_loop() -> None:
+    talk = Talk()
+    talk.say(Begin())
+    talk.command("stop")
+    talk.say(NO_FORK)
+    assert done(talk) == ("stopped", "stop")
 
 
 def test_a_pi_without_a_model_is_an_error() -> None:

@@ -7,7 +7,7 @@ version: pi that knows `clear_queue` also sends `agent_settled`.
 from ralph_runner.core import flow
 from ralph_runner.core.effects import Emit, EndPi, StartPi
 from ralph_runner.core.inputs import PiExited, Reply
-from ralph_runner.core.reports import PiSpawned
+from ralph_runner.core.reports import PiSpawned, SpawnFailed
 from ralph_runner.core.state import Greeting, PiFacts, Spawning
 from ralph_runner.core.turn import Turn
 from ralph_runner.core.verdict import Verdict
@@ -31,6 +31,18 @@ def spawned(t: Turn, report: PiSpawned) -> None:
         return
     t.send("get_state")
     t.go(Greeting(t.now.mono + FIRST_ANSWER_MS, "get_state"))
+
+
+def not_spawned(t: Turn, report: SpawnFailed) -> None:
+    """By itself that is a wrong set-up, unless a pi has worked under this runner (and is being updated just now, say),
+    or the machine has run out of something: then as after a crash."""
+    asked = flow.requested_end(t)
+    if asked is not None:
+        t.end(asked)
+    elif report.passing or t.loop.ever_answered:
+        flow.restart(t, report.message)
+    else:
+        t.end(Verdict("error", "crash", report.message))
 
 
 def answered(t: Turn, phase: Greeting, reply: Reply) -> None:

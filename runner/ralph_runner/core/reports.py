@@ -47,6 +47,8 @@ class SpawnFailed:
     """pi could not be executed."""
 
     message: str
+    passing: bool = False
+    """Of the machine, not of pi: no process, memory or file to be had just then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,8 +142,8 @@ def _phase(t: Turn, event: Input) -> None:
     match phase, event:
         case Spawning(), PiSpawned():
             boot.spawned(t, event)
-        case Spawning(), SpawnFailed(message):
-            t.end(Verdict("error", "crash", message))
+        case Spawning(), SpawnFailed():
+            boot.not_spawned(t, event)
         case Greeting(), Reply():
             boot.answered(t, phase, event)
         case Spawning() | Greeting(), PiExited():

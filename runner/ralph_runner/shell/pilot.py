@@ -6,6 +6,7 @@ dies here, the next runner finds the tree by that, or by the marks in its enviro
 """
 
 import asyncio
+import errno
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ from ralph_runner.shell.changes import WorkMeter
 from ralph_runner.shell.environment import child_environment
 from ralph_runner.shell.takeover import Takeover
 from ralph_runner.shell.verify import Verification
+
+PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""What a machine lacks at times: processes, memory, open files."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,8 @@ class Pilot:
             self._feed(PiExited(None, "sigkill", ""))
             return
         except (OSError, RalphError) as error:
-            self._feed(SpawnFailed(f"pi cannot be started: {error}"))
+            passing = isinstance(error, OSError) and error.errno in PASSING
+            self._feed(SpawnFailed(f"pi cannot be started: {error}", passing))
             return
         self._process = process
         self._client = PiClient(

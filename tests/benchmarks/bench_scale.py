@@ -123,7 +123,7 @@ def cost(looks: Sequence[tuple[int, float, float]]) -> float:
 
 def volume(context: Context) -> Iterator[Row]:
     """Memory while pi writes as fast as it is read."""
-    with home(context, "volume") as folder, timed_loop(folder / "ours", flood=True) as rig:
+    with home(context, "volume") as folder, timed_loop(folder / "ours", flood=0) as rig:
         runner = rig.pids()[0]
         sizes = []
         began = time.monotonic()

@@ -1,7 +1,8 @@
 """The fake pi, which notes when each steer arrives and reads it at once, and which can flood its stdout.
 
 TIMED_PI_ARRIVALS names the file that gets a line `<monotonic ns> <message>` for each steer; with TIMED_PI_FLOOD a
-process of pi's tree writes events to pi's stdout as fast as they are taken, from the first prompt on.
+process of pi's tree writes so many bytes of events a second to pi's stdout, from the first prompt on; with 0, as fast as
+they are taken.
 """
 
 import json
@@ -17,6 +18,8 @@ from tests.fake_pi import fake_pi
 
 ATOMIC = 4096
 """What a pipe takes at once: so the flood never comes between the bytes of a line of pi's own (pipe(7))."""
+PULSE_S = 0.002
+"""What is written early before the flood rests: it comes in bursts, as pi's words do."""
 DELTA = {
     "type": "message_update", "usage": {"input": 200, "output": 50, "cacheRead": 0, "cacheWrite": 0},
     "assistantMessageEvent": {"type": "text_delta", "contentIndex": 0, "delta": "some words of an answer "},
@@ -39,16 +42,19 @@ class TimedPi(fake_pi.FakePi):
         self.assistant([{"type": "text", "text": "ok"}], "toolUse")
 
 
-def flood() -> None:
+def flood(rate: int) -> None:
     """Whole lines, until the reader is gone."""
     line = json.dumps(DELTA, separators=(",", ":")).encode() + b"\n"
     chunk = line * (ATOMIC // len(line))
+    began, written = time.monotonic(), 0
     while True:
-        os.write(1, chunk)
+        written += os.write(1, chunk)
+        if rate and (early := written / rate - (time.monotonic() - began)) > PULSE_S:
+            time.sleep(early)
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["flood"]:
-        flood()
+        flood(int(os.environ["TIMED_PI_FLOOD"]))
     fake_pi.FakePi = TimedPi  # type: ignore[misc]  # its main makes one of these
     fake_pi.main()

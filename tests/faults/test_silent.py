@@ -32,8 +32,8 @@ Step = dict[str, Any]
 
 SILENT: Step = {"hang": True}
 DEAF: Step = {"hang": "deaf"}
-STOPPED: Step = {"tool": "bash", "run": "kill -STOP $PPID"}
-"""pi stops itself, so that it is in the middle of a run, however slow the machine is."""
+STOPPED: Step = {"tool": "bash", "run": "kill -STOP $PPID; until grep -q '^State:.T' /proc/$PPID/status; do :; done"}
+"""pi stops itself, so that it is in the middle of a run. On a busy machine it could end the run before it stops."""
 
 
 def rig_with(folder: Path, silence: Step, *, deaf: bool = False) -> Rig:

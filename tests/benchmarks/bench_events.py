@@ -26,7 +26,7 @@ TIMES_CAT, TIMES_CAT_OLD = 4, 6
 """0.73.1 repeats the message in every update, and the log does not: its lines are not only moved but cut."""
 OF_ASYNCIO, OF_RPC_CLIENT = 0.33, 0.25
 """Three and four times as fast."""
-SLOW_ROUNDS = 2
+SLOW_ROUNDS = 4
 """Of the clients that take seconds; the slowest is replayed once."""
 PER_SECOND = 100
 PACE_S = 20.0

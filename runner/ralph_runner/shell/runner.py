@@ -47,6 +47,8 @@ HELD_AT_MOST = 2_000
 RETRY_S = 0.05
 SETTLE_S = 3.0
 SYNC_S = 1.0
+MUCH = 8 << 20
+"""Bytes between two syncs after which the next comes sooner: a receipt's sync has to wait for the log's."""
 
 
 class Runner:
@@ -151,21 +153,41 @@ class Runner:
             performer.feed(_broken(error))
         performer.feed(Begin())
 
-        arrived = asyncio.Event()
+        failed: asyncio.Future[None] = loop.create_future()
+        """Only ever gets an exception, of a look into the inbox."""
+        timer = loop.call_soon(lambda: None)
+        woken = False
+
+        def look() -> None:
+            # No task that waits for an event: at each command it would be a turn of the event loop more.
+            nonlocal timer, woken
+            timer.cancel()
+            woken = False
+            if failed.done():
+                return
+            try:
+                pause = self._look_into_inbox(performer, inbox, journal, log, every)
+            except Exception as error:  # noqa: BLE001 - the runner must not go on without its inbox
+                failed.set_exception(error)
+            else:
+                timer = loop.call_later(pause, look)
 
         def came(name: str) -> None:
             # In the watch's thread: a name that is overwritten is safe at once, whatever this one is waiting for.
+            nonlocal woken
             inbox.claim(name)
-            loop.call_soon_threadsafe(arrived.set)
+            if not woken:
+                woken = True
+                loop.call_soon_threadsafe(look)
 
         watch = Watch(self._paths.inbox, ARRIVAL, came)
         trouble = watch.start()
+        every = SCAN_S if trouble else WATCHED_SCAN_S
         if trouble is not None:
             self._notice(log, "warning", f"no watch on the inbox ({trouble}); it is scanned four times a second")
+        look()
         helpers: list[asyncio.Future[None]] = [
-            asyncio.create_task(
-                self._watch_inbox(performer, inbox, journal, log, arrived, SCAN_S if trouble else WATCHED_SCAN_S)
-            ),
+            failed,
             asyncio.create_task(self._heartbeat(performer, journal)),
             asyncio.create_task(self._sync(log, performer)),
         ]
@@ -244,43 +266,33 @@ class Runner:
                 else:
                     self._accept(performer, inbox, journal, self._taken(performer, inbox, log, [claimed]))
 
-    async def _watch_inbox(
-        self, performer: Performer, inbox: Inbox, journal: CommandJournal, log: EventLog, arrived: asyncio.Event,
-        every: float,
-    ) -> None:  # fmt: skip
-        pause = 0.0
-        while True:
-            # Not wait_for: its task and its exception would be most of what an idle runner costs.
-            timer = asyncio.get_running_loop().call_later(pause, arrived.set)
-            if arrived.is_set():
-                await asyncio.sleep(0)  # else no pause at all: in a flood everything else would starve
-            await arrived.wait()
-            timer.cancel()
-            arrived.clear()
-            found: list[Claimed] = []
-            try:
-                scan = inbox.scan(time.monotonic(), messages=performer.core.held_messages() < HELD_AT_MOST)
-                found = scan.commands
-                self._reject(log, scan.rejected)
-                self._accept(performer, inbox, journal, self._taken(performer, inbox, log, scan.commands))
-                pause = RETRY_S if scan.retry else every
-                if scan.commands or scan.rejected:
-                    arrived.set()
-                self._inbox_trouble = ""
-            except OSError as error:
-                if error.errno in (errno.EIO, errno.EROFS):
-                    performer.feed(_broken(error))
-                if lacks_room(error) and self._reserve.give():
-                    arrived.set()
-                    continue
-                # No receipt without room, but a stop must work: its file stays, so that a crash won't forget it.
-                for stop in [one for one in found if one.verb == "stop" and not journal.knows(one.id)]:
-                    performer.feed(CommandCame(stop.id, stop.verb, stop.body))
-                # The files stay where they are; most often the disk is full, and space comes back.
-                if self._inbox_trouble != str(error):
-                    self._note(f"the inbox cannot be read now: {error}")
-                self._inbox_trouble = str(error)
-                pause = 1.0
+    def _look_into_inbox(
+        self, performer: Performer, inbox: Inbox, journal: CommandJournal, log: EventLog, every: float
+    ) -> float:
+        """Takes what is there; gives the seconds until the next look, if nothing comes before."""
+        found: list[Claimed] = []
+        try:
+            scan = inbox.scan(time.monotonic(), messages=performer.core.held_messages() < HELD_AT_MOST)
+            found = scan.commands
+            self._reject(log, scan.rejected)
+            self._accept(performer, inbox, journal, self._taken(performer, inbox, log, scan.commands))
+        except OSError as error:
+            if error.errno in (errno.EIO, errno.EROFS):
+                performer.feed(_broken(error))
+            if lacks_room(error) and self._reserve.give():
+                return 0.0
+            # No receipt without room, but a stop must work: its file stays, so that a crash won't forget it.
+            for stop in [one for one in found if one.verb == "stop" and not journal.knows(one.id)]:
+                performer.feed(CommandCame(stop.id, stop.verb, stop.body))
+            # The files stay where they are; most often the disk is full, and space comes back.
+            if self._inbox_trouble != str(error):
+                self._note(f"the inbox cannot be read now: {error}")
+            self._inbox_trouble = str(error)
+            return 1.0
+        self._inbox_trouble = ""
+        if scan.commands or scan.rejected:
+            return 0.0
+        return RETRY_S if scan.retry else every
 
     def _taken(self, performer: Performer, inbox: Inbox, log: EventLog, commands: list[Claimed]) -> list[Claimed]:
         """Without those that the loop refuses as it is now; their files are kept, with the reason."""
@@ -363,15 +375,18 @@ class Runner:
 
     async def _sync(self, log: EventLog, performer: Performer) -> None:
         """What was logged is on disk a second later; not per event, which would cost more than pi."""
+        pause = SYNC_S
         while True:
-            await asyncio.sleep(SYNC_S)
-            if log.offset != self._synced:
+            await asyncio.sleep(pause)
+            much = log.offset - self._synced
+            pause = SYNC_S / 5 if much > MUCH else SYNC_S
+            if much:
                 self._synced = log.offset
                 try:
                     await asyncio.to_thread(log.sync)
                 except OSError as error:
                     if lacks_room(error):
-                        self._synced = -1
+                        self._synced, pause = -1, SYNC_S
                         continue
                     # What a disk did not take it may have dropped: no later sync would prove anything.
                     performer.feed(_broken(error))

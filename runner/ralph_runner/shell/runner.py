@@ -153,8 +153,7 @@ class Runner:
             performer.feed(_broken(error))
         performer.feed(Begin())
 
-        failed: asyncio.Future[None] = loop.create_future()
-        """Only ever gets an exception, of a look into the inbox."""
+        failed: asyncio.Future[None] = loop.create_future()  # by a look into the inbox; it has no result
         timer = loop.call_soon(lambda: None)
         woken = False
 

@@ -146,9 +146,10 @@ for n in range(count):
 def test_row_23_names_of_their_own_lose_nothing_and_keep_each_writers_order(
     box: Path, count: int, figure: Note
 ) -> None:
-    each = count // 4
+    own = min(count // 4, 2_000)
+    each = (count - own) // 3
     writers = [subprocess.Popen([sys.executable, "-c", UNIQUE, str(box), str(n), str(each)]) for n in range(3)]
-    threaded = threading.Thread(target=lambda: [drop(box, "steer", {"message": f"3 {n}"}) for n in range(min(each, 2_000))])
+    threaded = threading.Thread(target=lambda: [drop(box, "steer", {"message": f"3 {n}"}) for n in range(own)])
     threaded.start()
     inbox = Inbox(box)
     got: list[str] = []
@@ -164,7 +165,7 @@ def test_row_23_names_of_their_own_lose_nothing_and_keep_each_writers_order(
     threaded.join()
     assert [writer.wait() for writer in writers] == [0, 0, 0]
     for n in range(4):
-        ours = each if n < 3 else min(each, 2_000)
+        ours = each if n < 3 else own
         assert [m for m in got if m.startswith(f"{n} ")] == [f"{n} {k}" for k in range(ours)]
     assert left(box) == []
     figure(f"{len(got)} files of 4 writers at once: 0 lost, 0 twice, in order")

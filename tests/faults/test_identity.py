@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,10 @@ for wanted in map(int, sys.argv[1:]):
 """Stands by until its stdin ends; with arguments so do its children, each of which has one of these pids."""
 
 
+class Taken(Exception):
+    """Somebody else's process has one of the pids by now."""
+
+
 @contextmanager
 def bystander(*pids: int) -> Iterator[int]:
     """An innocent process, or some with these very pids; its own pid."""
@@ -74,7 +78,7 @@ def bystander(*pids: int) -> Iterator[int]:
         try:
             said = process.stdout.readline()
             if said == "taken\n":
-                pytest.skip("somebody else's process has one of the pids by now")
+                raise Taken
             assert said == "ready\n"
             yield process.pid
             process.stdin.close()
@@ -240,8 +244,11 @@ def test_row_19_the_pids_of_a_dead_loop_really_go_to_others(tmp_path: Path, coun
         pytest.skip("a wrap of the pid counter by forks takes a minute: only in the full tier")
     if not set_back and int(PID_MAX.read_text()) > 65_536:
         pytest.skip("there are too many pids to go round, and their counter may not be set")
-    tried = 0
-    for turn in range(count if set_back else 1):
+    tried = reused = 0
+    wanted = count if set_back else 1
+    for turn in range(3 * wanted):
+        if reused == wanted:
+            break
         (folder := tmp_path / str(turn)).mkdir()
         rig = fake_rig(folder, ["one", "two\n<promise>COMPLETE</promise>", "three"])
         (folder / "script.json").write_text(json.dumps({"prompts": [["hello", {"hang": True}], "two"]}))
@@ -251,10 +258,13 @@ def test_row_19_the_pids_of_a_dead_loop_really_go_to_others(tmp_path: Path, coun
         for pid in pids:
             wait_for("the end of the tree", partial(is_gone, pid))
         (folder / "script.json.count").write_text("1")
-        with bystander(*pids):
+        with suppress(Taken), bystander(*pids):
             spared(pids)
             tried += no_signal_by_any_command(rig, as_left_behind(rig), partial(spared, pids))
-    figure(f"3 pids reused {count} times ({'counter set' if set_back else 'one wrap'}), {tried} commands: 0 signals")
+            reused += 1
+    if not reused:
+        pytest.skip("other processes were faster, each time")
+    figure(f"3 pids reused {reused} times ({'counter set' if set_back else 'one wrap'}), {tried} commands: 0 signals")
 
 
 def as_left_behind(rig: Rig) -> Forge:

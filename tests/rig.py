@@ -79,10 +79,14 @@ class Rig:
 
     def events(self) -> list[dict[str, Any]]:
         """All events, oldest first, from all files of the log. Every line must be JSON."""
-        files = sorted(
-            self.paths.dir.glob("events.jsonl*"), key=lambda p: -int(p.suffix[1:]) if p.suffix[1:].isdigit() else 0
-        )
-        return [json.loads(line) for file in files for line in file.read_bytes().split(b"\n")[:-1]]
+        while True:
+            files = sorted(
+                self.paths.dir.glob("events.jsonl*"), key=lambda p: -int(p.suffix[1:]) if p.suffix[1:].isdigit() else 0
+            )
+            try:
+                return [json.loads(line) for file in files for line in file.read_bytes().split(b"\n")[:-1]]
+            except FileNotFoundError:  # rotated away just now
+                continue
 
     def of(self, type: str) -> list[dict[str, Any]]:
         return [e for e in self.events() if e["type"] == type]

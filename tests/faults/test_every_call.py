@@ -330,7 +330,7 @@ def runner_points(start: Callable[[], int]) -> list[Point]:
     return [point for point in strace.points(start) if not point.threads or point.call in ("fsync", "rename")]
 
 
-@times(quick=16, full=10_000)
+@times(quick=8, full=10_000)
 def test_row_01_a_runner_that_is_killed_at_any_call_is_taken_up_clean(
     folder: Path, count: int, figure: Note
 ) -> None:

@@ -179,8 +179,12 @@ def fake_rig(tmp_path: Path, script: dict[str, Any] | list[Any], generation: str
     path = tmp_path / "script.json"
     path.write_text(json.dumps(script if isinstance(script, dict) else {"prompts": script}))
     pi = tmp_path / "pi"
+    version = "echo 0.73.1 >&2" if generation == "old" else "echo 1.5.2"
     pi.write_text(
-        f"#!/bin/sh\nFAKE_PI_SCRIPT={path} FAKE_PI_GENERATION={generation} exec {sys.executable} {FAKE} \"$@\"\n"
+        f"""#!/bin/sh
+if [ "$1" = --version ]; then {version}; exit; fi
+FAKE_PI_SCRIPT={path} FAKE_PI_GENERATION={generation} exec {sys.executable} {FAKE} "$@"
+"""
     )
     pi.chmod(0o755)
     return Rig(new_project(tmp_path / "project"), str(pi), tmp_path / "agent", [])

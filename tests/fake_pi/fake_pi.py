@@ -24,6 +24,7 @@ Each of the first four is a turn of the model; the run ends after the last step:
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -344,12 +345,9 @@ class FakePi:
         self.assistant([part], "toolUse")
         answer = self.messages[-1]
         self.emit("tool_execution_start", **call, args=args)
-        ran = None
-        if "run" in step:
-            shell = ["/bin/sh", "-c", step["run"]]
-            ran = subprocess.run(shell, check=False, start_new_session=True, capture_output=True)
+        code = self.shell(step["run"]) if "run" in step else 0
         aborted = self.abort.wait(step.get("seconds", 0)) if "seconds" in step else self.abort.is_set()
-        failed = aborted or step.get("fails", False) or (ran is not None and ran.returncode != 0)
+        failed = aborted or step.get("fails", False) or code != 0
         text = "Command aborted" if aborted else step.get("output", "x" * step.get("bytes", 0))
         result = {"content": [{"type": "text", "text": text}], "details": {}}
         self.emit("tool_execution_end", **call, result=result, isError=failed)
@@ -358,6 +356,18 @@ class FakePi:
         if aborted:
             self.emit("turn_start")
             self.assistant([], "aborted", "Request was aborted")
+
+    def shell(self, command: str) -> int:
+        """The exit code; an abort kills the command with its process group, as pi does."""
+        argv = ["/bin/sh", "-c", command]
+        with subprocess.Popen(argv, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as ran:
+            while True:
+                try:
+                    ran.communicate(timeout=0.05)
+                    return ran.returncode
+                except subprocess.TimeoutExpired:
+                    if self.abort.is_set():
+                        os.killpg(ran.pid, signal.SIGKILL)
 
     def message(self, message: Step) -> Step:
         self.messages.append(message)

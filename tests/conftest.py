@@ -80,6 +80,8 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     for name in list(os.environ):
         if FOREIGN.match(name):
             monkeypatch.delenv(name)
+    # As users have it: the program is compiled once, and not anew by each of the many processes that a test starts.
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("RALPH_HOME", str(home / ".ralph"))
     monkeypatch.setenv("XDG_DATA_HOME", str(home / ".local/share"))

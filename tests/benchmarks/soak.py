@@ -38,6 +38,8 @@ POOL = min(32, (os.cpu_count() or 1) + 4)
 """Threads that asyncio starts when it first has use for them, and then keeps."""
 COST_GROWTH = 0.25
 """Of the runner's own CPU time an iteration; a machine that is busy with other things makes it vary by less."""
+COMPARABLE_S = 1.0
+"""Of CPU time between two looks. Less is a few of the kernel's ticks, and says nothing about growth."""
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
@@ -155,7 +157,8 @@ def failures(looks: list[Look]) -> list[str]:
     costs = cost_ms(looks)
     third = len(costs) // 3
     before, after = statistics.median(costs[:third]), statistics.median(costs[-third:])
-    if after > before * (1 + COST_GROWTH):
+    comparable = last.cpu_s - warm.cpu_s >= COMPARABLE_S * len(costs)
+    if comparable and after > before * (1 + COST_GROWTH):
         found.append(f"CPU time an iteration grew from {before:.2f} to {after:.2f} ms")
     return found
 

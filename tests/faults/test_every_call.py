@@ -330,7 +330,7 @@ def runner_points(start: Callable[[], int]) -> list[Point]:
     return [point for point in strace.points(start) if not point.threads or point.call in ("fsync", "rename")]
 
 
-@times(quick=8, full=10_000)
+@times(quick=4, full=10_000)
 def test_row_01_a_runner_that_is_killed_at_any_call_is_taken_up_clean(
     folder: Path, count: int, figure: Note
 ) -> None:
@@ -353,7 +353,7 @@ def test_row_01_a_runner_that_is_killed_at_any_call_is_taken_up_clean(
     assert killed >= 0.75 * len(tried)
 
 
-@times(quick=2, full=60)
+@times(quick=1, full=60)
 def test_row_03_a_runner_whose_recovery_is_killed_too_is_taken_up_clean(
     folder: Path, count: int, figure: Note
 ) -> None:
@@ -404,7 +404,7 @@ def outcome(whole: Whole, code: int, what: object) -> Outcome:
     return Outcome("ended with a reason" if code else "went on", expired)
 
 
-@times(quick=3, full=10_000)
+@times(quick=2, full=10_000)
 def test_row_15_a_runner_that_meets_a_full_or_broken_disk_goes_on_or_ends_with_a_reason(
     folder: Path, count: int, figure: Note
 ) -> None:
@@ -429,7 +429,7 @@ def test_row_15_a_runner_that_meets_a_full_or_broken_disk_goes_on_or_ends_with_a
     assert met >= 0.6 * len(tried)
 
 
-@times(quick=3, full=10_000)
+@times(quick=2, full=10_000)
 def test_row_16_a_sync_that_fails_is_never_taken_for_done(folder: Path, count: int, figure: Note) -> None:
     whole = Whole(folder)
     every = [point for point in disk_points(whole.start_anew) if point.call in ("fsync", "fdatasync")]

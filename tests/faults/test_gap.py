@@ -44,7 +44,7 @@ def test_row_10_a_message_at_every_position_of_three_iterations_is_delivered(new
     figure(f"{cases} positions: 0 lost, 0 twice")
 
 
-@times(quick=600, full=10_000)
+@times(quick=300, full=10_000)
 def test_row_10_messages_at_any_positions_are_delivered_whoever_is_slow(count: int, figure: Note) -> None:
     messages: Counter[str] = Counter()
     for seed in range(count):

@@ -64,7 +64,7 @@ for n in range(count):
 
 
 @pytest.mark.parametrize("style", ["at once", "plainly", "in pieces"])
-@times(quick=60, full=1500)
+@times(quick=40, full=1500)
 def test_row_23_what_is_overwritten_before_it_could_be_seen_is_all_that_is_lost(
     box: Path, style: str, count: int, figure: Note
 ) -> None:

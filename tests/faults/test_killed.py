@@ -42,7 +42,7 @@ def check(tally: Tally, figure: Note) -> None:
     assert tally.redeliveries <= tally.kills, tally
 
 
-@times(quick=12, full=1000)
+@times(quick=8, full=1000)
 def test_row_02_a_runner_killed_at_any_instant_loses_nothing(
     tmp_path: Path, token: str, count: int, figure: Note
 ) -> None:
@@ -83,7 +83,7 @@ def kill_all_of(folder: Path, token: str, seed: int, kills: int, *victims: Victi
     return life.end()
 
 
-@times(quick=4, full=200)
+@times(quick=2, full=200)
 def test_row_04_a_guard_killed_at_any_instant_leaves_its_tree_to_the_runner(
     tmp_path: Path, token: str, count: int, figure: Note
 ) -> None:
@@ -107,7 +107,7 @@ def test_row_05_any_two_killed_at_once_and_all_three(
     )
 
 
-@times(quick=4, full=500)
+@times(quick=2, full=500)
 def test_row_06_a_pi_killed_at_any_instant_loses_nothing(
     tmp_path: Path, token: str, count: int, figure: Note
 ) -> None:

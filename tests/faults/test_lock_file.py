@@ -27,12 +27,13 @@ NOTICED_S = HEARTBEAT_S + 10.0
 
 @contextmanager
 def viewers(path: Path, number: int = 4) -> Iterator[None]:
-    """They look whether the loop lives, without a pause."""
+    """They look whether the loop lives, all the time."""
     done = threading.Event()
 
     def look() -> None:
         while not done.is_set():
             locks.is_held(path)
+            done.wait(0.001)
 
     threads = [threading.Thread(target=look) for _ in range(number)]
     for thread in threads:

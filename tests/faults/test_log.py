@@ -447,7 +447,7 @@ def test_row_35_a_line_is_cut_at_lf_only_and_what_is_no_json_is_marked(tmp_path:
 # -- row 36: slow and absent viewers
 
 
-@times(quick=20_000, full=200_000)
+@times(quick=10_000, full=200_000)
 def test_row_36_ten_viewers_that_stand_still_change_nothing(tmp_path: Path, figure: Note, count: int) -> None:
     gate = {"tool": "bash", "run": "while [ ! -e go ]; do sleep 0.05; done"}
     part = 10_000

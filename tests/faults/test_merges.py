@@ -372,7 +372,7 @@ def test_row_41_a_conflict_changes_neither_the_checkout_nor_the_ticket_s_worktre
 WORKERS = 8
 
 
-@times(quick=3, full=50)
+@times(quick=1, full=50)
 def test_row_40_runners_that_merge_into_one_branch_at_once_lose_nothing(
     project: Path, count: int, figure: Note
 ) -> None:
@@ -507,7 +507,7 @@ def check_all_is_merged_once(project: Path) -> None:
     assert left == [project / ".git/ralph-rpc.lock"] and left[0].read_bytes() == b""
 
 
-@times(quick=4, full=100)
+@times(quick=2, full=100)
 def test_row_42_killed_at_any_line_of_ours_and_done_again_all_is_merged_once(
     seed: Path, tmp_path: Path, count: int, figure: Note
 ) -> None:
@@ -524,7 +524,7 @@ def test_row_42_killed_at_any_line_of_ours_and_done_again_all_is_merged_once(
     figure(f"{count} of {lines} lines: each merged once, nothing lost")
 
 
-@times(quick=4, full=100)
+@times(quick=2, full=100)
 def test_row_42_a_git_killed_at_any_instant_and_done_again_all_is_merged_once(
     seed: Path, tmp_path: Path, count: int, figure: Note
 ) -> None:

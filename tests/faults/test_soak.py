@@ -11,7 +11,7 @@ from tests.faults.tiers import times
 pytestmark = pytest.mark.usefixtures("no_leftovers")
 
 
-@times(quick=180, full=8_000)
+@times(quick=120, full=8_000)
 def test_row_39_nothing_grows_with_the_iterations(tmp_path: Path, count: int, figure: Note) -> None:
     looks = soak.soak(tmp_path, count, minutes=10)
     assert not soak.failures(looks), soak.table(looks)

@@ -74,7 +74,7 @@ def end(rig: Rig) -> None:
     until(lambda: not locks.is_held(rig.paths.runner_lock), "the runner has left")
 
 
-@times(quick=3, full=30)
+@times(quick=2, full=30)
 def test_row_20_of_twelve_starts_at_once_exactly_one_wins(tmp_path: Path, count: int, figure: Note) -> None:
     """In every other round there is an earlier run of that name, which moves to the archive, once."""
     rig = crowd_rig(tmp_path)
@@ -95,7 +95,7 @@ def test_row_20_of_twelve_starts_at_once_exactly_one_wins(tmp_path: Path, count:
     figure(f"{count} rounds of {AT_ONCE}: 1 winner in each ({len(winners)} different ones), the others exit {REFUSED}")
 
 
-@times(quick=3, full=25)
+@times(quick=1, full=25)
 def test_row_20_of_twelve_resumes_at_once_exactly_one_wins(tmp_path: Path, count: int, figure: Note) -> None:
     rig = crowd_rig(tmp_path)
     rig.start()

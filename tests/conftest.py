@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 FOREIGN = re.compile(r"(RALPH|PI|GIT|XDG)_")
 """Variables that would let the outside in."""
@@ -33,6 +34,10 @@ GITCONFIG = """\
 # A shell that starts a command in the background lets it ignore Ctrl-C, and with it all that it starts; what is tested
 # here must not depend on how the tests were started.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long it takes to draw an example, or to try one, says something of a busy machine and nothing of the program.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 SLOW = (
     "faults/", "process/", "git/", "real_pi/", "cli/test_clean", "cli/test_control", "cli/test_demo", "cli/test_doctor",

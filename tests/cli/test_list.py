@@ -146,7 +146,7 @@ def test_a_narrow_terminal_gets_the_end_of_a_long_path(project: Path) -> None:
     assert str(project) in drawn(rows, colour=False, columns=None)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
 def test_hostile_texts_of_an_entry_are_printed_inert(tmp_path: Path, capsys: Capture, text: str) -> None:
     hostile = dict.fromkeys(("name", "cwd", "model", "provider", "startedAt"), f"\x1b]0;\x07\x9b\u202e{text}\n")

@@ -168,7 +168,7 @@ def test_no_loop_and_an_unknown_loop_are_told(project: Path, capsys: Capture) ->
 EVIL = ("error", "lastText", "refusal", "lastOutcome", "model", "provider", "piVersion", "endedAt", "nextWakeAt")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
 def test_hostile_texts_of_a_state_are_printed_inert(project: Path, capsys: Capture, text: str) -> None:
     evil = f"\x1b]0;\x07\x9b\u202e{text}\n"

@@ -4,7 +4,7 @@ import json
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ralph_rpc.text import (
@@ -34,7 +34,6 @@ def is_harmless(char: str) -> bool:
     )
 
 
-@settings(deadline=None)
 @given(ANY_TEXT)
 def test_nothing_active_survives_and_the_result_can_be_encoded(text: str) -> None:
     shown = inert(text)
@@ -43,19 +42,16 @@ def test_nothing_active_survives_and_the_result_can_be_encoded(text: str) -> Non
     assert inert(shown) == shown
 
 
-@settings(deadline=None)
 @given(ANY_TEXT)
 def test_a_one_line_field_has_no_line_break_and_no_tab(text: str) -> None:
     assert not set(inert(text, keep_newlines=False)) & {"\n", "\t", "\r", "\u2028"}
 
 
-@settings(deadline=None)
 @given(ANY_TEXT, ANY_TEXT)
 def test_text_in_two_pieces_is_as_inert_as_in_one(first: str, second: str) -> None:
     assert inert(first) + inert(second) == inert(first + second)
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=80))
 def test_inert_json_is_the_same_value(text: str) -> None:
     shown = inert_json(json.dumps({"text": text}, ensure_ascii=False))
@@ -68,7 +64,6 @@ def test_an_escape_sequence_is_visible_and_plain_text_is_left_alone() -> None:
     assert inert("größer 日本 👍🏽\n\tx") == "größer 日本 👍🏽\n\tx"
 
 
-@settings(deadline=None)
 @given(ANY_TEXT, st.integers(1, 40))
 def test_clipped_text_fits_its_columns(text: str, limit: int) -> None:
     assert width(clip(inert(text, keep_newlines=False), limit)) <= limit

@@ -306,7 +306,7 @@ EVENTS = st.builds(
 
 
 @pytest.mark.slow
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(EVENTS, max_size=8))
 def test_events_of_any_shape_neither_raise_nor_send_control_characters(events: list[Json]) -> None:
     view, readable = View(), Readable(colour=False, columns=80)

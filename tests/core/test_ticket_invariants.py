@@ -51,7 +51,7 @@ class Watched(World):
         assert len(self.merged) == len(set(self.merged)), "merged twice"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(backlogs(), st.lists(st.sampled_from(OUTCOMES), max_size=40), st.integers(1, 3))
 def test_no_rule_of_the_queue_is_ever_broken_and_every_ticket_gets_its_end(
     tickets: list[Any], outcomes: list[str], parallel: int

@@ -110,7 +110,7 @@ def test_row_25_of_two_members_of_one_name_none_is_dropped_silently(tmp_path: Pa
     assert commands == [] and "more than once" in rejected.reason
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     files=st.lists(
         st.tuples(st.sampled_from(["steer.json", "stop-1.json", "followup-x.json", "what"]), st.binary())

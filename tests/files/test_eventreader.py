@@ -213,7 +213,7 @@ def test_an_offset_beyond_the_end_waits_there_and_one_that_was_dropped_is_counte
     log.close()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(lines=st.integers(0, 130), limit=st.sampled_from([100, 300, BIG]), torn=st.booleans())
 def test_the_last_lines_are_found_across_files(
     tmp_path_factory: pytest.TempPathFactory, lines: int, limit: int, torn: bool

@@ -23,7 +23,7 @@ def reachable(deps: Mapping[str, Sequence[str]], start: str) -> set[str]:
     return found
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=1_000)
 @given(GRAPHS)
 def test_exactly_the_tickets_that_depend_on_themselves_are_named_once(deps: dict[str, list[str]]) -> None:
     named = [id for cycle in cycles(deps) for id in cycle.members]

@@ -19,7 +19,7 @@ LINES = st.one_of(
 )
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=1_000)
 @given(st.lists(LINES, max_size=5), st.sampled_from(["\n", "\r\n"]))
 def test_what_is_read_without_yaml_is_what_yaml_would_read(lines: list[str], newline: str) -> None:
     head = "".join(line + newline for line in lines)
@@ -44,7 +44,7 @@ def _span(text: str, part: str) -> tuple[int, int]:
     return text.index(part), text.index(part) + len(part)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.text(max_size=60), st.text(max_size=30))
 def test_any_text_is_read_or_refused_with_a_place(head: str, body: str) -> None:
     text = f"---\n{head}\n---\n{body}"

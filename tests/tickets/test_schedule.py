@@ -260,7 +260,7 @@ class Run:
         assert not [(a, b) for a in busy for b in busy if a < b and self._meet(a, b)]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(backlogs(), st.integers(1, 4), st.booleans(), st.randoms(use_true_random=False), st.booleans())
 def test_a_whole_run_keeps_every_rule_and_ends(
     tickets: Backlog, parallel: int, allow_untagged: bool, random: Random, failures: bool

@@ -7,14 +7,14 @@ pi's trees, the files are as their writers left them, and `recover` finds the wa
 import asyncio
 import errno
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ralph_rpc.clock import now_ms
-from ralph_rpc.files import identity, locks, registry
+from ralph_rpc.files import identity, locks, registry, tempdir
 from ralph_rpc.files.eventlog import EventLog
 from ralph_rpc.files.inbox import Claimed, Inbox, Rejected
 from ralph_rpc.files.journal import CommandJournal
@@ -118,7 +118,8 @@ class Runner:
             except OSError as error:  # state.json has the last word, and it is on disk
                 self._note(f"the end of {paths.events} may not be on disk: {error}")
             self._reserve.give()
-            shutil.rmtree(hand.tmp, ignore_errors=True)
+            with suppress(OSError):  # the next start tries again
+                tempdir.remove_tree(hand.tmp)
             hand.tree_lock.release()
 
     def _hands(self, core: Core, performer: Performer, log: EventLog) -> Hands:

@@ -16,6 +16,10 @@ T = TypeVar("T")
 PATIENCE = 60.0
 FAKE = Path(__file__).parent / "fake_pi" / "fake_pi.py"
 ENDED = ("stopped", "completed", "error")
+FOR_WHOM_MODES_COUNT = (
+    ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"] if os.geteuid() == 0 else []
+)
+"""Before a command: root as anybody else is, who may not write where a mode forbids it."""
 
 
 def wait_for(what: str, condition: Callable[[], T | None], timeout: float = PATIENCE) -> T:
@@ -35,13 +39,15 @@ class Rig:
     def __init__(self, project: Path, pi: str, agent_dir: Path, model_args: list[str], name: str = "x") -> None:
         self.project, self.pi, self.name = project, pi, name
         self.model_args = model_args
+        self.started_by: list[str] = []
+        """What stands before each command of the program."""
         self.env = {**os.environ, "PI_CODING_AGENT_DIR": str(agent_dir)}
         self.paths = LoopPaths.of(project, name)
 
     def run(self, *args: str, check: int | None = 0, stdin: str | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """`ralph-rpc ARGS` in the project; its exit code must be `check`."""
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "ralph_rpc", *args], check=False,
+            [*self.started_by, sys.executable, "-P", "-m", "ralph_rpc", *args], check=False,
             cwd=self.project, env=self.env, capture_output=True, text=True, timeout=timeout,
             input=stdin, stdin=None if stdin is not None else subprocess.DEVNULL,
         )  # fmt: skip

@@ -7,7 +7,7 @@ from ralph_rpc import leftovers
 from ralph_rpc.checks.finding import Finding, Findings, Place
 from ralph_rpc.errors import RalphError
 from ralph_rpc.files.paths import LoopPaths, registry_dir
-from ralph_rpc.files.tempdir import remove_tree
+from ralph_rpc.files.removal import remove_tree
 from ralph_rpc.loops import loop_status
 
 ROUNDS = 5

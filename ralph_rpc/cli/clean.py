@@ -19,7 +19,7 @@ from ralph_rpc import git, leftovers
 from ralph_rpc.errors import ENDED_IN_ERROR, OK, AlreadyRunning, RalphError, UsageError
 from ralph_rpc.files import locks, registry
 from ralph_rpc.files.paths import LoopPaths
-from ralph_rpc.files.tempdir import remove_tree
+from ralph_rpc.files.removal import remove_tree
 from ralph_rpc.loops import complete_names, find_project, loop_status, loops_of, resolve_loop
 from ralph_rpc.text import inert, inert_json
 

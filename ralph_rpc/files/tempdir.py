@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.files.removal import remove_tree
 
 
 def make(loop: LoopPaths, named: str | None) -> Path:
@@ -36,17 +37,6 @@ def of_loop(loop: LoopPaths, named: str | None) -> list[Path]:
     with suppress(OSError):  # the loop itself is gone
         found.append(_own(loop))
     return [path for path in dict.fromkeys(found) if _is_ours(loop, path)]
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a folder and all below it, folders without write permission included. Raises OSError."""
-    for folder, _, _ in os.walk(path):
-        mode = os.lstat(folder).st_mode
-        if mode & 0o700 != 0o700:
-            os.chmod(folder, mode | 0o700, follow_symlinks=False)  # noqa: PTH101
-    import shutil  # here, because a start, which mostly finds nothing, has pi wait for whatever is loaded
-
-    shutil.rmtree(path)
 
 
 def _own(loop: LoopPaths) -> Path:

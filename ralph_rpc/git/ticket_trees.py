@@ -27,7 +27,7 @@ from ralph_rpc.git.repository import (
     same_place,
 )
 from ralph_rpc.git.status import status_of
-from ralph_rpc.git.worktrees import discard, lost_with_memory
+from ralph_rpc.git.worktrees import discard, lost_with_memory, past_closed_folders
 from ralph_rpc.text import inert
 
 REMOVING = "ralph-removing"
@@ -176,8 +176,9 @@ def _remove(repo: Repository, path: Path) -> None:
     folder = git_dir(path)
     if folder is not None:
         (folder / REMOVING).touch()
-    # Forced twice, for the files that may go and for the lock; ours replaced git's own look for changes.
-    repo.run(["worktree", "remove", "--force", "--force", str(path)], timeout=CHECKOUT_TIMEOUT_S)
+    with past_closed_folders(repo.project, path):
+        # Forced twice, for the files that may go and for the lock; ours replaced git's own look for changes.
+        repo.run(["worktree", "remove", "--force", "--force", str(path)], timeout=CHECKOUT_TIMEOUT_S)
 
 
 def _is_being_removed(repo: Repository, path: Path) -> bool:

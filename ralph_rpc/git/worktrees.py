@@ -6,10 +6,12 @@ replaces. Branches are never deleted here.
 """
 
 import os
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ralph_rpc.errors import UsageError
+from ralph_rpc.files.removal import remove_tree
 from ralph_rpc.git.calls import (
     CHECKOUT_TIMEOUT_S,
     OLDEST,
@@ -107,7 +109,7 @@ def worktree_risk(project: Path, path: Path) -> str | None:
         return lost_with_memory(project, path) if is_repo(project) else None
     tree = find_worktree(project, path)
     if tree is None or not (path / ".git").is_file():
-        return "it is no intact worktree of this repository, so its content cannot be judged"
+        return "content that cannot be judged, as it is no intact worktree of this repository"
     if tree.is_left_over:
         return None
     if (Path(run(["rev-parse", "--absolute-git-dir"], path).line) / "modules").exists():
@@ -185,16 +187,34 @@ def lost_with_memory(project: Path, path: Path) -> str | None:
     return f"{commits} unmerged commit{'s'[: commits != 1]} of no branch" if commits else None
 
 
+@contextmanager
+def past_closed_folders(project: Path, path: Path) -> Iterator[None]:
+    """Around a `git worktree remove`, which stops at a folder without write permission, such as Go's module cache.
+
+    By then git has forgotten the worktree; what is left of it is removed here. Any other failure is raised.
+    """
+    try:
+        yield
+    except GitError:
+        if not os.path.lexists(path) or find_worktree(project, path) is not None:
+            raise
+        try:
+            remove_tree(path)
+        except OSError as error:
+            raise GitError("worktree remove", None, f"{error.filename}: {error.strerror}") from error
+
+
 def discard(project: Path, path: Path) -> None:
     """Remove the worktree at `path`, whatever is in it and however broken it is. A link is not followed."""
     registered = find_worktree(project, path) is not None
     if registered and (path / ".git").is_file() and not path.is_symlink():
-        # Twice: once for its changes, once for its lock.
-        run(["worktree", "remove", "--force", "--force", str(path)], project, CHECKOUT_TIMEOUT_S)
+        with past_closed_folders(project, path):
+            # Twice: once for its changes, once for its lock.
+            run(["worktree", "remove", "--force", "--force", str(path)], project, CHECKOUT_TIMEOUT_S)
         return
     if path.is_symlink():
         path.unlink()
     elif path.exists():
-        shutil.rmtree(path)
+        remove_tree(path)
     if registered:  # git forgets this one; `git worktree prune` would forget others too, on unmounted disks
         run(["worktree", "remove", "--force", "--force", str(path)], project)

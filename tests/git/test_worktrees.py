@@ -318,7 +318,7 @@ RISKS: list[tuple[Callable[[Repo, Path], None], str | None]] = [
     (a_pushed_commit, None),
     (a_commit_of_a_detached_head, "1 unmerged commit of no branch"),
     (both, "1 uncommitted file and 1 unmerged commit of branch 'b'"),
-    (a_lost_link, "it is no intact worktree of this repository, so its content cannot be judged"),
+    (a_lost_link, "content that cannot be judged, as it is no intact worktree of this repository"),
     (a_deleted_folder, None),
 ]
 

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +13,7 @@ from ralph_runner.core.reports import CommandCame
 from ralph_runner.shell.perform import Performer
 from ralph_runner.shell.runner import Runner
 from tests.files.boxes import left
-from tests.rig import Rig, alive, fake_rig
+from tests.rig import FOR_WHOM_MODES_COUNT, Rig, alive, fake_rig
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
 MARKER = "<promise>COMPLETE</promise>"
@@ -35,15 +33,11 @@ def test_a_loop_runs_to_its_limit(tmp_path: Path, generation: str) -> None:
     assert rig.registry() == [] and rig.of_mine() == {}
 
 
-# Root as a usual user is, for whom a mode counts.
-RIGHTLESS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"] if os.geteuid() == 0 else []
-
-
 def test_folders_that_a_tool_has_closed_leave_with_the_temporary_folder(tmp_path: Path) -> None:
     close = "mkdir -p $TMPDIR/cache/one && touch $TMPDIR/cache/one/two && chmod 500 $TMPDIR/cache/one $TMPDIR/cache"
     rig = fake_rig(tmp_path, [[{"tool": "bash", "run": f"{close} && echo $TMPDIR > told"}, f"done\n{MARKER}"]])
-    program = [*RIGHTLESS, sys.executable, "-P", "-m", "ralph_rpc"]
-    subprocess.run([*program, "start", "x", "--pi", rig.pi, "-m", "task"], cwd=rig.project, env=rig.env, check=True)
+    rig.started_by = FOR_WHOM_MODES_COUNT
+    rig.start()
     assert rig.wait_end()["status"] == "completed"
     assert not Path((rig.project / "told").read_text().strip()).exists()
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig import git
-from tests.ticket_rig import TicketRig, fake_tickets
+from tests.rig import FOR_WHOM_MODES_COUNT, git
+from tests.ticket_rig import TicketRig, does, fake_tickets
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
 
@@ -52,6 +52,36 @@ def test_a_new_start_goes_on_with_the_work_that_was_left(rig: TicketRig) -> None
     assert state["status"] == "completed", state["error"]
     assert rig.on_main("half.txt") == "half\n", "it was committed with the rest"
     assert (rig.paths.dir.parent / ".archive").is_dir()
+
+
+CLOSES = "mkdir -p cache/one && touch cache/one/two && chmod 500 cache/one cache"
+"""As Go leaves its module cache."""
+
+
+def test_folders_that_an_agent_has_closed_go_with_its_worktree(tmp_path: Path) -> None:
+    rig = fake_tickets(tmp_path, {"t-1": [does(CLOSES)]})
+    (rig.project / ".gitignore").write_text("cache/\n")
+    rig.add("t-1")
+    rig.commit()
+    rig.started_by = FOR_WHOM_MODES_COUNT
+    rig.begin("--worktrees")
+    rig.check_done("t-1")
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["known to git", "forgotten by git"])
+def test_clean_removes_a_worktree_with_folders_that_an_agent_has_closed(tmp_path: Path, lost: bool) -> None:
+    rig = fake_tickets(tmp_path, {"t-1": [[{"tool": "bash", "run": CLOSES}, "not done"]]})
+    rig.add("t-1")
+    rig.commit()
+    rig.started_by = FOR_WHOM_MODES_COUNT
+    rig.begin("--worktrees", "--attempts", "1")
+    rig.wait_end()
+    if lost:
+        (rig.paths.worktrees / "t-1" / ".git").unlink()
+    kept = rig.run("clean", "x", "--yes", check=1).stdout
+    assert ("its worktree has content that cannot be judged" if lost else "2 uncommitted files (t-1)") in kept
+    rig.run("clean", "x", "--yes", "--force")
+    assert not rig.paths.dir.exists() and rig.worktrees() == []
 
 
 def test_a_git_lock_that_a_killed_git_left_in_a_tickets_worktree_is_found(rig: TicketRig) -> None:

@@ -14,12 +14,13 @@ from contextlib import suppress
 from typing import Any
 
 from ralph_rpc.clock import now_ms
-from ralph_rpc.files import identity, locks, registry, tempdir
+from ralph_rpc.files import identity, locks, registry
 from ralph_rpc.files.eventlog import EventLog
 from ralph_rpc.files.inbox import Claimed, Inbox, Rejected
 from ralph_rpc.files.journal import CommandJournal
 from ralph_rpc.files.locks import Lock
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.files.removal import remove_tree
 from ralph_rpc.files.reserve import Reserve, lacks_room
 from ralph_rpc.model.commands import JournalLine, Verb
 from ralph_rpc.model.config import Config
@@ -119,7 +120,7 @@ class Runner:
                 self._note(f"the end of {paths.events} may not be on disk: {error}")
             self._reserve.give()
             with suppress(OSError):  # the next start tries again
-                tempdir.remove_tree(hand.tmp)
+                remove_tree(hand.tmp)
             hand.tree_lock.release()
 
     def _hands(self, core: Core, performer: Performer, log: EventLog) -> Hands:

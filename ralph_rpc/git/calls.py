@@ -60,6 +60,8 @@ class Result:
     @property
     def last_error(self) -> str:
         lines = [line.strip() for line in self.err.splitlines() if line.strip()]
+        if self.code < 0:
+            return f"it was killed by signal {-self.code}"
         return lines[-1] if lines else f"exit code {self.code}"
 
 
@@ -86,7 +88,10 @@ def run(
     stdin: bytes | None = None,
     settings: Sequence[str] = (),
 ) -> Result:
-    """Run `git ARGS` in `cwd` for at most `timeout` seconds; GitError if it cannot, or fails and `check`."""
+    """Run `git ARGS` in `cwd` for at most `timeout` seconds; GitError if it cannot, or fails and `check`.
+
+    Without `check` an exit code is an answer. A git that was killed gives none, and may have done its work: GitError.
+    """
     shown = " ".join(args[:2])
     try:
         process = subprocess.Popen(
@@ -112,7 +117,7 @@ def run(
             _end(process)
             raise
     result = Result(process.returncode, out, err.decode(errors="replace"))
-    if check and result.code != 0:
+    if result.code < 0 or (check and result.code != 0):
         raise GitError(shown, result.code, result.last_error)
     return result
 
@@ -154,5 +159,7 @@ def head(path: Path) -> str | None:
 def _answer(args: Sequence[str], cwd: Path) -> str | None:
     try:
         return run(args, cwd).line
-    except GitError:
+    except GitError as error:
+        if error.returncode is not None and error.returncode < 0:
+            raise
         return None

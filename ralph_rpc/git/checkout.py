@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ralph_rpc.git.calls import CHECKOUT_TIMEOUT_S, GitError, Result, head, run
+from ralph_rpc.git.calls import CHECKOUT_TIMEOUT_S, GitError, Result, run
 from ralph_rpc.git.repository import Repository, branch_head, git_dir, operation_in
 from ralph_rpc.git.status import Status, status_of
 from ralph_rpc.text import inert
@@ -58,14 +58,20 @@ class _InTheWay(Exception):
 
 
 def move_ref(repo: Repository, at: Path, move: Move) -> bool:
-    """Move the branch if it is still at `old`, called in the checkout `at`, whose reflog then has it, too."""
+    """Move the branch if it is still at `old`, called in the checkout `at`, whose reflog then has it, too.
+
+    False if it has moved on by itself. GitError if it is still at `old`, or nobody can say where it is.
+    """
     reason = ["-m", f"ralph-rpc: merge {move.why}"]
-    done = repo.run(["update-ref", *reason, f"refs/heads/{move.branch}", move.new, move.old], at, check=False)
-    if done.code == 0:
-        return True
-    if branch_head(repo.project, move.branch) == move.old:
-        raise GitError("update-ref", done.code, done.last_error)
-    return False
+    try:
+        repo.run(["update-ref", *reason, f"refs/heads/{move.branch}", move.new, move.old], at)
+    except GitError:
+        # A git that is killed may have moved it: to take the files back then would undo the merge at the next commit.
+        now = branch_head(repo.project, move.branch)
+        if now == move.old:
+            raise
+        return now == move.new
+    return True
 
 
 def take_along(repo: Repository, place: Path, move: Move) -> str | None:
@@ -127,7 +133,7 @@ def _carry_out(repo: Repository, place: Path, folder: Path, move: Move, resumed:
         raise GitError("read-tree -m -u", done.code, done.last_error)
     index.replace(folder / "index")
     # Somebody may leave the branch without touching the index (`git switch -c`), or move it from elsewhere.
-    if _is_on(place, move.branch) and move_ref(repo, place, move) and head(place) == move.new:
+    if _is_on(place, move.branch) and move_ref(repo, place, move) and _head(place) == move.new:
         _unlock(folder)
         return None
     index = _copied_index(folder)
@@ -259,6 +265,10 @@ def _drop_cut_short(place: Path, move: Move, paths: Iterable[str]) -> bool:
                 (place / path).unlink()
                 dropped = True
     return dropped
+
+
+def _head(place: Path) -> str:
+    return run(["rev-parse", "--quiet", "--verify", "HEAD^{commit}"], place).line
 
 
 def _is_on(place: Path, branch: str) -> bool:

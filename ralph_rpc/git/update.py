@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ralph_rpc.errors import RalphError
 from ralph_rpc.git.calls import CHECKOUT_TIMEOUT_S, GitError, run
-from ralph_rpc.git.repository import branch_head, common_dir, git_dir, marked, run_past_locks
+from ralph_rpc.git.repository import branch_head, common_dir, git_dir, is_ancestor, marked, run_past_locks
 from ralph_rpc.git.status import REPOSITORY_MODE
 from ralph_rpc.text import inert
 
@@ -42,7 +42,7 @@ def update_from_target(worktree: Path, into: str) -> str | Conflict:
     if isinstance(merged, Conflict):
         return merged
     # A branch without commits of its own needs no merge commit: it is where the target is.
-    commit = theirs if _has(worktree, theirs, own) else own if _has(worktree, own, theirs) else None
+    commit = theirs if is_ancestor(worktree, own, theirs) else own if is_ancestor(worktree, theirs, own) else None
     if commit is None:
         words = f"Merge {into} into {branch}\n".encode(errors="replace")
         made = run(["commit-tree", merged, "-p", own, "-p", theirs, "-F", "-"], worktree, stdin=words)
@@ -124,6 +124,8 @@ def files_with_markers(checkout: Path, revision: str, difference: Sequence[str])
     """The files to which `git diff DIFFERENCE` adds a conflict, as in the revision ("" is the index)."""
     quiet = ["core.quotePath=false"]
     found = run(["diff", "--check", *difference], checkout, CHECKOUT_TIMEOUT_S, check=False, settings=quiet)
+    if found.code not in (0, 2):  # 2: there is something
+        raise GitError("diff --check", found.code, found.last_error)
     places = [line.rsplit(b":", 2)[0] for line in found.out.split(b"\n") if line.endswith(MARKED)]
     return [
         name
@@ -146,10 +148,6 @@ def _heads(worktree: Path, into: str) -> tuple[str, str, str]:
             f"branch {branch if own is None else into!r} is gone", "restore it, then resume the loop"
         )
     return branch, own, theirs
-
-
-def _has(worktree: Path, one: str, other: str) -> bool:
-    return run(["merge-base", "--is-ancestor", other, one], worktree, check=False).code == 0
 
 
 def _folder(worktree: Path) -> Path:

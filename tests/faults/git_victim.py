@@ -1,10 +1,10 @@
 """Two tickets of a project taken from worktrees to merges, by a process that dies, or whose git does.
 
-    git_victim.py PROJECT [line N | git N SECONDS]
+    git_victim.py PROJECT [line N | git N SECONDS | end N]
 
 Says at its end how many lines of ours and how many gits that took. `line N` dies with SIGKILL at the N-th
 line of our code, so that a git that it has just started goes on alone; `git N S` kills its N-th git S seconds
-after its start. Done again, without an order, it goes on as a runner that takes the loop up again: it adds what is
+after its start, `end N` when it has done its work, of which nobody hears. Done again, without an order, it goes on as a runner that takes the loop up again: it adds what is
 missing, writes what the agents write, commits, merges and removes.
 """
 
@@ -77,17 +77,25 @@ def trace_to(fatal: int) -> Any:
 
 
 class Mortal(subprocess.Popen[bytes]):
-    """Of these, the N-th is killed soon after its start, with all that it has started."""
+    """Of these, the N-th is killed soon after its start, with all that it has started, or at its very end."""
 
     fatal = 0
-    after = 0.0
+    after: float | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         global gits
         super().__init__(*args, **kwargs)
         gits += 1
-        if gits == self.fatal:
+        self._number = gits
+        if gits == self.fatal and self.after is not None:
             threading.Timer(self.after, self._die).start()
+
+    def communicate(self, *args: Any, **kwargs: Any) -> tuple[bytes, bytes]:
+        told = super().communicate(*args, **kwargs)
+        if self._number != self.fatal or self.after is not None:
+            return told
+        self.returncode = -signal.SIGKILL
+        return b"", b""
 
     def _die(self) -> None:
         try:
@@ -99,8 +107,8 @@ class Mortal(subprocess.Popen[bytes]):
 def main() -> None:
     project, *order = sys.argv[1:]
     subprocess.Popen = Mortal  # type: ignore[assignment, misc]
-    if order[:1] == ["git"]:
-        Mortal.fatal, Mortal.after = int(order[1]), float(order[2])
+    if order[:1] in (["git"], ["end"]):
+        Mortal.fatal, Mortal.after = int(order[1]), float(order[2]) if order[0] == "git" else None
     sys.settrace(trace_to(int(order[1]) if order[:1] == ["line"] else 0))
     try:
         work(Path(project))

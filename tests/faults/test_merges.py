@@ -17,7 +17,7 @@ from ralph_rpc.git.update import Conflict
 from tests.faults import git_victim, git_worker
 from tests.faults.conftest import Note
 from tests.faults.snapshot import Content, snapshot
-from tests.faults.tiers import times
+from tests.faults.tiers import FULL_S, times
 from tests.git.ticketing import Ticket
 from tests.rig import git
 
@@ -539,6 +539,23 @@ def test_row_42_a_git_killed_at_any_instant_and_done_again_all_is_merged_once(
         check_all_is_merged_once(project)
         shutil.rmtree(project)
     figure(f"{count} kills of {gits} gits: each merged once, nothing lost")
+
+
+@pytest.mark.full
+@pytest.mark.timeout(FULL_S)
+def test_row_42_a_git_killed_at_its_very_end_and_done_again_all_is_merged_once(
+    seed: Path, tmp_path: Path, figure: Note
+) -> None:
+    """Those that move the target are killed so in every run (tests/git/test_merge.py)."""
+    gits = whole_run(seed, tmp_path)[1]
+    for fatal in range(1, gits + 1):
+        project = shutil.copytree(seed, tmp_path / str(fatal), symlinks=True)
+        victim(project, "end", str(fatal))
+        again = victim(project)
+        assert again.returncode == 0, f"git {fatal}\n{again.stderr}"
+        check_all_is_merged_once(project)
+        shutil.rmtree(project)
+    figure(f"each of {gits} gits: each merged once, nothing lost")
 
 
 def whole_run(seed: Path, tmp_path: Path) -> tuple[int, int]:

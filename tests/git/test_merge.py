@@ -1,11 +1,14 @@
 """A ticket's branch and its target: how they stand, the target brought in, and the merge."""
 
+import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ralph_rpc.errors import RalphError
+from ralph_rpc.git.calls import GitError
 from ralph_rpc.git.leftovers import ticket_message
 from ralph_rpc.git.merge import Behind, Landed, Moved, Ready, Waits, is_landed, land
 from ralph_rpc.git.update import Conflict
@@ -209,6 +212,51 @@ def test_one_who_leaves_the_branch_in_that_instant_keeps_their_files(
     assert repo.git("rev-parse", "main") == main and (repo.path / "a.txt").read_text() == "one\n"
     assert repo.git("status", "--porcelain") == "?? mine"
     assert isinstance(ticket.land(), Landed) and (repo.path / "a.txt").read_text() == "one\n"
+
+
+class Unheard(subprocess.Popen[bytes]):
+    """A git that is killed when it has done its work, once: whoever waits for it hears of the signal alone."""
+
+    words = ""
+
+    def communicate(self, *args: Any, **kwargs: Any) -> tuple[bytes, bytes]:
+        told = super().communicate(*args, **kwargs)
+        assert isinstance(self.args, list)
+        if not Unheard.words or f" {Unheard.words} " not in f" {' '.join(map(str, self.args))} ":
+            return told
+        Unheard.words = ""
+        self.returncode = -signal.SIGKILL
+        return b"", b""
+
+
+IN_A_MOVE = (
+    "worktree list", "commit-tree", "status --porcelain=v2", "diff-tree -r", "update-index -q --refresh", "read-tree -m -u",
+    "symbolic-ref --quiet HEAD", "update-ref -m", "rev-parse --quiet --verify HEAD^{commit}",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("words", IN_A_MOVE)
+def test_a_git_that_was_killed_has_answered_nothing_and_may_have_done_its_work(
+    repo: Repo, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To take back the files of a checkout whose branch had moved would undo the merge with the next commit there."""
+    ticket = done(repo, "1", "a.txt", "ours\n")
+    repo.write("mine", "untracked")
+    found = ticket.look()
+    assert isinstance(found, Ready)
+    monkeypatch.setattr(subprocess, "Popen", Unheard)
+    Unheard.words = words
+    try:
+        land(repo.path, ticket.branch, "main", found.target, ticket_message("m", "1"))
+    except GitError as error:
+        assert error.returncode == -signal.SIGKILL and "killed by signal 9" in error.message
+    assert Unheard.words == "", "it was met"
+    if repo.git("rev-parse", "main") != found.target:
+        assert (repo.path / "a.txt").read_text() == "ours\n" and repo.git("status", "--porcelain") == "?? mine"
+    assert isinstance(ticket.land(), Landed)
+    assert repo.git("rev-list", "--count", "--first-parent", "--merges", "main") == "1"
+    assert (repo.path / "a.txt").read_text() == "ours\n" and repo.git("status", "--porcelain") == "?? mine"
+    assert not (repo.path / ".git/index.lock").exists()
 
 
 def test_recovery_knows_what_has_landed(repo: Repo) -> None:

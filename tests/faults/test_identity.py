@@ -40,16 +40,16 @@ import os, signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 mine = []
 
-def end():
+def end(word):
     for pid in mine:
         os.kill(pid, signal.SIGKILL)
+    print(word, flush=True)  # last, as whoever hears it may kill this process
     sys.exit()
 
 for wanted in map(int, sys.argv[1:]):
     while True:
         if os.path.exists(f"/proc/{wanted}"):
-            print("taken", flush=True)
-            end()
+            end("taken")
         try:
             with open("/proc/sys/kernel/ns_last_pid", "w") as file:
                 file.write(str(wanted - 1))
@@ -67,7 +67,7 @@ for wanted in map(int, sys.argv[1:]):
         os.waitpid(pid, 0)
 print("ready", flush=True)
 sys.stdin.read()
-end()
+end("ended")
 """
 """Stands by until its stdin ends; with arguments so do its children, each of which has one of these pids."""
 

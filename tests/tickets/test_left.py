@@ -17,7 +17,7 @@ def rig(tmp_path: Path) -> TicketRig:
     rig.add("t-1", "cli")
     rig.add("t-2", "docs")
     rig.commit()
-    rig.begin("--worktrees", "--attempts", "1")
+    rig.begin("--worktrees", "--attempts", "1", check=None)  # it may have ended before `start` looks
     state = rig.wait_end()
     assert state["status"] == "error" and "t-1: failed" in state["error"]
     return rig
@@ -74,7 +74,7 @@ def test_clean_removes_a_worktree_with_folders_that_an_agent_has_closed(tmp_path
     rig.add("t-1")
     rig.commit()
     rig.started_by = FOR_WHOM_MODES_COUNT
-    rig.begin("--worktrees", "--attempts", "1")
+    rig.begin("--worktrees", "--attempts", "1", check=None)  # it may have ended before `start` looks
     rig.wait_end()
     if lost:
         (rig.paths.worktrees / "t-1" / ".git").unlink()
@@ -108,7 +108,7 @@ def one_after_the_other(tmp_path: Path, leaves: str) -> TicketRig:
     rig.add("t-1")
     rig.add("t-2")
     rig.commit()
-    rig.begin("--attempts", "1")
+    rig.begin("--attempts", "1", check=None)  # it may have ended before `start` looks
     return rig
 
 

@@ -87,6 +87,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rig, dict
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RALPH_HOME", str(tmp / ".ralph"))
         patch.setenv("HOME", str(tmp))
+        patch.setenv("TMPDIR", str(tmp))  # a runner that is killed cannot remove its own folder there
         (tmp / ".gitconfig").write_text("[user]\n\tname = Test\n\temail = test@example.invalid\n")
         rig = fake_rig(tmp, ["one", ["two", {"hang": True}], f"three\n{MARKER}"])
         rig.start()

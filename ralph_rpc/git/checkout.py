@@ -268,6 +268,7 @@ def _drop_cut_short(place: Path, move: Move, paths: Iterable[str]) -> bool:
 
 
 def _head(place: Path) -> str:
+    """Unlike `calls.head` it raises where git cannot say, which is no reason to take files back."""
     return run(["rev-parse", "--quiet", "--verify", "HEAD^{commit}"], place).line
 
 

@@ -4,8 +4,9 @@
 
 Says at its end how many lines of ours and how many gits that took. `line N` dies with SIGKILL at the N-th
 line of our code, so that a git that it has just started goes on alone; `git N S` kills its N-th git S seconds
-after its start, `end N` when it has done its work, of which nobody hears. Done again, without an order, it goes on as a runner that takes the loop up again: it adds what is
-missing, writes what the agents write, commits, merges and removes.
+after its start, `end N` when it has done its work, of which nobody hears. Done again, without an order, it goes on
+as a runner that takes the loop up again: it adds what is missing, writes what the agents write, commits, merges and
+removes.
 """
 
 import os

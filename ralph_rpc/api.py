@@ -1,54 +1,138 @@
-"""Running one ticket from a Python program: `run_ticket` starts a loop of that one ticket and waits for its end.
+"""Loops from a Python program: start them, watch them, talk to them, end them; and single tickets.
 
-    from ralph_rpc.api import run_ticket
+    from ralph_rpc import api
 
-    result = run_ticket("pt-123", "/path/to/project", verify="make test", worktrees=True)
-    if not result.success:
-        print(result.error)
+    loop = api.start("fix-tests", task="Make the tests pass.", verify="make test", max_cost=5)
+    print(loop.name, loop.status().shown, loop.paths.dir)
 
-The loop's runner is a process of its own, as with `ralph-rpc start`: it can be watched, steered and stopped while
-`run_ticket` waits, and goes on if the caller dies. `ralph-rpc run-ticket` is this function.
+    for event in loop.events():  # as they come, until the loop has ended
+        if event["type"] == "ralph_iteration_end":
+            print(event["iteration"], event["outcome"], event["cost"])
+
+    found = loop.wait()
+    print(found.shown, found.state["stopReason"], found.state["stats"]["cost"])
+
+The runner is a process of its own, as with `ralph-rpc start`: it can be watched, steered and stopped by any process,
+and works on if the program that started it ends. A handle is only a name: `find` gives it again. What a loop is told
+is a file in its inbox; a receipt says what became of it:
+
+    loop = api.find("fix-tests")
+    sent = loop.steer("Leave the parser alone.")
+    print(loop.receipt(sent, timeout=600).state)  # "delivered": the model answers with it in its context
+    loop.stop()  # after the iteration that runs
+    loop.wait(timeout=3600)
+
+One ticket, worked on by a loop of its own that is there at once:
+
+    import time
+
+    run = api.start_ticket("pt-123", verify="make test", worktrees=True)
+    print(run.ticket_id, run.loop.name)  # and run.session_id, known when the first attempt has ended
+    while (result := run.poll()) is None:
+        time.sleep(1)
+    print(result.success, result.error, result.termination_method)
+
+Every error that a caller can act on is a `RalphError`, with a `message`, a `hint` what to do about it, and the exit
+code that the program would have: UsageError, NoSuchLoop, NotRunning, AlreadyRunning, PiUnusable; TimedOut where only
+the time to wait was over. Whatever else escapes is a bug.
 """
 
-import os
-import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-from ralph_rpc import create, options
-from ralph_rpc.cli.start import begun, for_tickets, launched, with_pi
-from ralph_rpc.cli.wait import await_end
-from ralph_rpc.errors import RalphError, UsageError
-from ralph_rpc.files import inbox, records
-from ralph_rpc.files.paths import LoopPaths
-from ralph_rpc.loops import LoopStatus, check_name
+from ralph_rpc.errors import AlreadyRunning, NoSuchLoop, NotRunning, PiUnusable, RalphError, UsageError
+from ralph_rpc.files.text import decode_text
+from ralph_rpc.loops import start as starting
+from ralph_rpc.loops.find import find_project, loops_of
+from ralph_rpc.loops.handle import Loop
+from ralph_rpc.loops.send import Receipt, Sent
+from ralph_rpc.loops.status import LoopStatus
+from ralph_rpc.loops.tail import Event, EventStream
+from ralph_rpc.loops.ticket_loops import loop_name, whole_id
+from ralph_rpc.loops.ticket_run import TIME_UP, TicketResult, TicketRun
+from ralph_rpc.loops.wait import TimedOut
+from ralph_rpc.machine import nofollow
+from ralph_rpc.options.python import OptionValue, as_given
 
-STOP_PATIENCE_S = 120.0
+__all__ = [
+    "AlreadyRunning",
+    "Event",
+    "EventStream",
+    "Loop",
+    "LoopStatus",
+    "NoSuchLoop",
+    "NotRunning",
+    "OptionValue",
+    "PiUnusable",
+    "RalphError",
+    "Receipt",
+    "Sent",
+    "TicketResult",
+    "TicketRun",
+    "TimedOut",
+    "UsageError",
+    "find",
+    "loops",
+    "run_ticket",
+    "start",
+    "start_ticket",
+]
 
 
-@dataclass(frozen=True)
-class TicketResult:
-    """What became of the ticket."""
+def start(
+    name: str,
+    project: str | Path = ".",
+    *,
+    task: str | None = None,
+    tickets: str | Path | None = None,
+    **options: OptionValue,
+) -> Loop:
+    """Create the loop `name` in `project`, start it, and return once it works or has ended.
 
-    session_id: str | None
-    """pi's session of the last attempt; None where there was none."""
-    ticket_id: str
-    success: bool
-    """The work was verified, merged where it has a branch of its own, and the ticket is closed."""
-    return_code: int | None
-    """pi's exit code; negative for a signal; 0 where pi went on to another ticket; None where it never ran."""
-    error: str | None
-    """One line; None if `success`."""
-    duration_ms: int
-    """The time that agents worked on it."""
-    termination_method: Literal["natural", "eof", "sigterm", "sigkill"] | None
-    status: str
-    """The ticket's: closed, failed, needs-merge or orphaned."""
-    branch: str | None
-    """Where the work is, if it is not merged."""
-    loop_dir: Path
-    """The loop's folder, with its events, records and sessions."""
+    `task` is the text of the task; None uses the `.ralph/<name>/task.md` that is there. `tickets` makes it a ticket
+    loop: the folder of the tickets, or "" for the one that `tk` would use. `options` are those of `ralph-rpc start`,
+    with _ for -: `model`, `verify`, `max_cost`, `max_time="2h"` … Environment and config files count as they do there.
+
+    Raises UsageError, AlreadyRunning or PiUnusable, with nothing started and nothing left behind.
+    """
+    folder = None if tickets is None else str(tickets)
+    plan = starting.check(name, Path(project), as_given(options), folder, task)
+    text = None if task is None else decode_text(task.encode("utf-8", "surrogateescape"), "the task")
+    if text is None and folder is None and not nofollow.is_file(plan.paths.task):
+        raise UsageError("there is no task", f"give one as task=…, or write {plan.paths.task}")
+    creation, runner = starting.start(plan, text)
+    starting.await_begun(plan.paths, runner, creation)
+    return Loop(plan.paths)
+
+
+def find(name: str, project: str | Path | None = None) -> Loop:
+    """The loop of that name: of `project`, else of the project around the working folder, else one in the registry.
+
+    Raises NoSuchLoop where there is none, or where several projects have one.
+    """
+    return Loop.find(name, None if project is None else Path(project))
+
+
+def loops(project: str | Path | None = None) -> list[Loop]:
+    """Every loop of `project`, or of the project around the working folder, living or ended, in the order of names."""
+    folder = Path(project).expanduser().resolve() if project is not None else find_project(Path.cwd())
+    return [Loop(paths) for paths in loops_of(folder)] if folder is not None else []
+
+
+def start_ticket(
+    ticket_id: str,
+    project: str | Path = ".",
+    *,
+    name: str | None = None,
+    tickets: str | Path = "",
+    **options: OptionValue,
+) -> TicketRun:
+    """Launch a loop that works on this one ticket, and return at once, before pi has answered.
+
+    `name` is the loop's, by default `ticket-<id>`; `tickets` and `options` as for `start`. Raises UsageError,
+    AlreadyRunning or PiUnusable where the loop could not be launched; what goes wrong later is in the result.
+    """
+    run, _ = _launch_ticket(ticket_id, project, name, tickets, options)
+    return run
 
 
 def run_ticket(
@@ -56,62 +140,31 @@ def run_ticket(
     project: str | Path = ".",
     *,
     name: str | None = None,
-    tickets: str = "",
+    tickets: str | Path = "",
     timeout: float | None = None,
-    **given: Any,
+    **options: OptionValue,
 ) -> TicketResult:
     """Work on one ticket and wait until it is closed or set aside.
 
-    `name` is the loop's, by default `ticket-<id>`; `tickets` the folder of the tickets, by default the one that
-    `tk` would use; `timeout` in seconds ends the loop and gives a result without success. Further keywords are the
-    options of `ralph-rpc start`, with _ for -: `model`, `verify`, `worktrees`, `max_cost` … Raises RalphError where
-    the loop cannot be started; its `message` and `hint` are for a person.
+    After `timeout` seconds, and at a KeyboardInterrupt, the loop is ended, gently at first, and the result is no
+    success. The rest is as for `start_ticket`; PiUnusable is raised where pi turns out to be of no use.
     """
-    name = name or f"ticket-{ticket_id}"
-    check_name(name)
-    paths = LoopPaths.of(Path(project).expanduser().resolve(), name)
-    create.check_writable(paths.project)
-    resolved = options.resolve(_as_typed({**given, "only": [ticket_id]}), paths.project, os.environ)
-    config = with_pi(resolved.config)
-    create.check_startable(paths)
-    config = for_tickets(paths, config, resolved, tickets, None)
-    creation, runner = launched(paths, config, None, None)
-    begun(paths, runner, creation)
-    return _result(paths, ticket_id, *_ended(paths, timeout))
-
-
-def _as_typed(given: dict[str, Any]) -> dict[str, object]:
-    """Options as the command line would give them."""
-    known = {option.param: option for option in options.OPTIONS}
-    typed: dict[str, object] = {}
-    for name, value in given.items():
-        if name not in known:
-            raise UsageError(f"there is no option {name!r}", "see: ralph-rpc start --help")
-        if isinstance(value, list | tuple):
-            typed[name] = tuple(map(str, value))
-        else:
-            typed[name] = value if value is None or isinstance(value, bool) else str(value)
-    return typed
-
-
-def _ended(paths: LoopPaths, timeout: float | None) -> tuple[LoopStatus, bool]:
-    """How the loop ended, and whether the time was up."""
+    run, started = _launch_ticket(ticket_id, project, name, tickets, options)
     try:
-        return await_end(paths, None if timeout is None else time.monotonic() + timeout), False
-    except RalphError:
-        inbox.drop(paths.inbox, "stop", {"when": "now"})
-        return await_end(paths, time.monotonic() + STOP_PATIENCE_S), True
+        starting.await_begun(run.loop.paths, started.runner, started.creation)
+        return run.wait(timeout)
+    except TimedOut:
+        return run.end(TIME_UP)
+    except KeyboardInterrupt:
+        run.end("it was interrupted")
+        raise
 
 
-def _result(paths: LoopPaths, ticket_id: str, found: LoopStatus, late: bool) -> TicketResult:
-    record = records.read_tickets(paths).get(ticket_id)
-    told = found.state["error"] if found.state is not None else None
-    if record is None:
-        return TicketResult(None, ticket_id, False, None, told or found.shown, 0, None, "orphaned", None, paths.dir)
-    success = record["status"] == "closed"
-    error = None if success else "the time was up" if late else record["error"] or told or found.shown
-    return TicketResult(
-        session_id=record["sessionId"], ticket_id=ticket_id, success=success, return_code=record["returnCode"],
-        error=error, duration_ms=record["durationMs"], termination_method=record["terminationMethod"],
-        status=record["status"], branch=None if success else record["branch"], loop_dir=paths.dir,
-    )  # fmt: skip
+def _launch_ticket(
+    ticket_id: str, project: str | Path, name: str | None, tickets: str | Path, options: dict[str, OptionValue]
+) -> tuple[TicketRun, starting.Started]:
+    whole = whole_id(Path(project).expanduser().resolve(), str(tickets), ticket_id)
+    given = as_given({**options, "only": [whole]})
+    plan = starting.check(name or loop_name(whole), Path(project), given, str(tickets))
+    started = starting.start(plan, None)
+    return TicketRun(Loop(plan.paths), whole), started

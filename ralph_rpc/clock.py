@@ -36,6 +36,16 @@ def iso(ms: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ms // 1000)) + f".{ms % 1000:03d}Z"
 
 
+def local_time(ms: int) -> str:
+    """Return epoch milliseconds as people here read them: `2026-02-06 18:50 CET`; the plain number where no calendar
+    has them.
+    """
+    try:
+        return time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(ms // 1000))
+    except (ValueError, OverflowError, OSError):
+        return str(ms)
+
+
 def parse_iso(text: object) -> int | None:
     """Return the epoch milliseconds of an ISO 8601 time that names its zone; None for anything else."""
     if not isinstance(text, str):

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+
+from tests.effort import register_profiles
 
 FOREIGN = re.compile(r"(RALPH|PI|GIT|XDG)_")
 """Variables that would let the outside in."""
@@ -35,15 +36,36 @@ GITCONFIG = """\
 # here must not depend on how the tests were started.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How long it takes to draw an example, or to try one, says something of a busy machine and nothing of the program.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
+register_profiles()
 
 SLOW = (
-    "faults/", "process/", "git/", "real_pi/", "cli/test_clean", "cli/test_control", "cli/test_demo", "cli/test_doctor",
-    "cli/test_imports", "cli/test_logs", "cli/test_main", "cli/test_start", "attach/test_app", "attach/test_terminal",
-    "report/test_browser", "report/test_real_loop", "tickets/test_setup", "tickets/test_tickets_command",
-)  # fmt: skip
+    "api/",
+    "faults/",
+    "process/",
+    "git/",
+    "launchers/",
+    "real_pi/",
+    "cli/test_clean",
+    "cli/test_names",
+    "cli/test_verbs",
+    "cli/test_demo",
+    "cli/test_doctor",
+    "cli/test_imports",
+    "cli/test_logs",
+    "cli/test_pi_extension",
+    "cli/test_main",
+    "cli/test_start",
+    "attach/test_app",
+    "attach/test_terminal",
+    "report/test_browser",
+    "report/test_real_loop",
+    "tickets/test_left",
+    "tickets/test_backlog",
+    "tickets/test_beside_tk",
+    "tickets/test_odd_backlogs",
+    "tickets/test_settings",
+    "tickets/test_tickets_command",
+)
 """Where tests start programs by the dozen."""
 
 

@@ -44,15 +44,25 @@ class Rig:
         self.env = {**os.environ, "PI_CODING_AGENT_DIR": str(agent_dir)}
         self.paths = LoopPaths.of(project, name)
 
-    def run(self, *args: str, check: int | None = 0, stdin: str | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *args: str, check: int | None = 0, stdin: str | None = None, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
         """`ralph-rpc ARGS` in the project; its exit code must be `check`."""
         done = subprocess.run(
-            [*self.started_by, sys.executable, "-P", "-m", "ralph_rpc", *args], check=False,
-            cwd=self.project, env=self.env, capture_output=True, text=True, timeout=timeout,
-            input=stdin, stdin=None if stdin is not None else subprocess.DEVNULL,
-        )  # fmt: skip
+            [*self.started_by, sys.executable, "-P", "-m", "ralph_rpc", *args],
+            check=False,
+            cwd=self.project,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            input=stdin,
+            stdin=None if stdin is not None else subprocess.DEVNULL,
+        )
         if check is not None:
-            assert done.returncode == check, f"{args}: exit {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.log()}"
+            assert done.returncode == check, (
+                f"{args}: exit {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.log()}"
+            )
         return done
 
     def start(self, *args: str, task: str = "Do the work.", check: int | None = 0) -> subprocess.CompletedProcess[str]:
@@ -152,7 +162,9 @@ class Rig:
         for entry in Path("/proc").glob("[0-9]*"):
             try:
                 if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    found[int(entry.name)] = (
+                        (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    )
             except OSError:
                 continue
         return found

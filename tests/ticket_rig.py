@@ -6,12 +6,14 @@ import shlex
 import shutil
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from ralph_rpc.model.ticket import file_name
 from tests.rig import FAKE, Rig, alive, git, new_project, wait_for
 
 MARKER = "<promise>COMPLETE</promise>"
@@ -31,9 +33,7 @@ def hold(at: str = "agent", ticket: str = "$RALPH_TICKET") -> str:
 HOLD = hold()
 
 
-def ticket_text(
-    id: str, *components: str, deps: Iterable[str] = (), priority: int = 2, text: str = "Text."
-) -> str:
+def ticket_text(id: str, *components: str, deps: Iterable[str] = (), priority: int = 2, text: str = "Text.") -> str:
     """A ticket's file, byte for byte as `tk create` writes it."""
     tags = ", ".join(f"component:{name}" for name in components)
     return (
@@ -70,9 +70,7 @@ class TicketRig(Rig):
 
     def begin(self, *args: str, check: int | None = 0) -> Any:
         """Starts the loop on the project's tickets."""
-        return self.run(
-            "start", self.name, "--pi", self.pi, "--tickets", *self.model_args, *args, check=check
-        )
+        return self.run("start", self.name, "--pi", self.pi, "--tickets", *self.model_args, *args, check=check)
 
     def kill_runner(self) -> None:
         """SIGKILL; returns when it is dead."""
@@ -96,14 +94,14 @@ class TicketRig(Rig):
 
     def notes(self, id: str) -> str:
         """The notes on a ticket that is not merged: with its work where git keeps the tickets, else in the user's copy."""
-        with_work = self.paths.worktrees / id / ".tickets" / f"{id}.md"
+        with_work = self.paths.worktrees() / id / ".tickets" / f"{id}.md"
         text = with_work.read_text() if with_work.exists() else self.ticket(id)
         return text.partition("## Notes")[2]
 
     def dispatch(self, id: str) -> dict[str, Any]:
         """The ticket's dispatch record; empty if there is none."""
         try:
-            found: dict[str, Any] = json.loads((self.paths.tickets / f"{id}.json").read_bytes())
+            found: dict[str, Any] = json.loads((self.paths.tickets / f"{file_name(id)}.json").read_bytes())
         except FileNotFoundError:
             return {}
         return found
@@ -114,6 +112,9 @@ class TicketRig(Rig):
             return record if record.get("status") in statuses else None
 
         return wait_for(f"{id} {statuses}, now {self.dispatch(id).get('status')}\n{self.log()}", reached)
+
+    def wait_queued(self, id: str) -> None:
+        wait_for(f"{id} in the merge queue\n{self.log()}", lambda: self.dispatch(id).get("queuedAt"))
 
     def wait_held(self, *ids: str, at: str = "agent") -> None:
         """They have come to `hold(at)`."""
@@ -131,14 +132,9 @@ class TicketRig(Rig):
     def merges(self) -> Counter[str]:
         """How often each ticket was merged into main."""
         told = git(
-            self.project,
-            "log",
-            "--first-parent",
-            "--merges",
-            "--format=%(trailers:key=Ticket,valueonly)",
-            "main",
+            self.project, "log", "--first-parent", "--merges", "--format=%(trailers:key=Ticket,valueonly)", "main"
         )
-        return Counter(told.split())
+        return Counter(filter(None, told.splitlines()))
 
     def on_main(self, path: str) -> str:
         return git(self.project, "show", f"main:{path}")
@@ -178,16 +174,14 @@ class TicketRig(Rig):
             seen.pis = max(seen.pis, len(pis))
             seen.together |= {frozenset((one, two)) for one in busy for two in busy if one < two}
         for one, two in map(sorted, seen.together if components else ()):
-            assert components and not set(components[one]) & set(components[two]), (
-                f"{one} and {two} ran at one time"
-            )
+            assert components and not set(components[one]) & set(components[two]), f"{one} and {two} ran at one time"
         return seen
 
     def check_tidy(self) -> None:
         """Nothing of the loop is left but its folder; the repository is whole."""
         assert self.worktrees() == []
         assert self.branches() == []
-        assert not self.paths.worktrees.exists() or not any(self.paths.worktrees.iterdir())
+        assert not self.paths.worktrees().exists() or not any(self.paths.worktrees().iterdir())
         wait_for("the end of the loop's processes", lambda: not self.of_mine(), timeout=5)
         self.check_whole()
 
@@ -209,10 +203,7 @@ class TicketRig(Rig):
     def check_done(self, *ids: str, worktrees: bool = True) -> None:
         """Every ticket is worked on, merged once and closed, and that is all that there is."""
         state = self.wait_end()
-        assert (state["status"], state["stopReason"]) == ("completed", "tickets-done"), (
-            state["error"],
-            self.log(),
-        )
+        assert (state["status"], state["stopReason"]) == ("completed", "tickets-done"), (state["error"], self.log())
         if worktrees:
             assert self.merges() == Counter(ids), self.log()
         for id in ids:
@@ -349,25 +340,32 @@ STEPS = {
     "before its commit": Step([("before", "commit --quiet")]),
     "after its commit": Step([("after", "commit --quiet")]),
     "verifying": Step(verify="true"),
-    "before the commit that closes it": Step([("after", "commit --quiet"), ("before", "commit --quiet")], committed=True),
-    "after the commit that closes it": Step([("before", "commit --quiet"), ("after", "commit --quiet")], committed=True),
+    "before the commit that closes it": Step(
+        [("after", "commit --quiet"), ("before", "commit --quiet")], committed=True
+    ),
+    "after the commit that closes it": Step(
+        [("before", "commit --quiet"), ("after", "commit --quiet")], committed=True
+    ),
     "looking": Step([_LOOK], committed=True),
-    "before its update": Step([_LOOK, ("before", "reset --quiet --hard")], committed=True),
-    "after its update": Step([_LOOK, ("after", "reset --quiet --hard")], committed=True),
+    "before it is checked out to be verified": Step([_LOOK, ("before", "reset --quiet --hard")], committed=True),
+    "after it was checked out to be verified": Step([_LOOK, ("after", "clean --quiet")], committed=True),
     "verifying the merge": Step(verify="grep -q '\"merging\"' $RALPH_LOOP_DIR/tickets/t-2.json", committed=True),
-    "before its merge commit": Step([("before", "commit-tree"), ("before", "commit-tree")], committed=True),
+    "before its merge commit": Step([("before", "commit-tree")], committed=True),
+    "after its merge commit": Step([("after", "commit-tree")], committed=True),
     "before the checkout moves": Step([("before", "read-tree -m -u")], committed=True),
     "after the checkout moved": Step([("after", "read-tree -m -u")], committed=True),
     "before it lands": Step([("before", "update-ref -m")], committed=True),
     "after it landed": Step([("after", "update-ref -m")], committed=True),
     "before it lands elsewhere": Step([("before", "update-ref -m")], committed=True, elsewhere=True),
     "after it landed elsewhere": Step([("after", "update-ref -m")], committed=True, elsewhere=True),
-    "merged, not closed": Step([("after", "update-ref -m"), ("before", "ls-files --error-unmatch")], committed=True),
+    "merged, not closed": Step(
+        [("after", "update-ref -m"), ("before", "ls-tree -z --full-tree refs/heads/main")], committed=True
+    ),
     "before its worktree goes": Step([("before", "worktree remove")], committed=True),
     "after its worktree went": Step([("after", "worktree remove")], committed=True),
     "before its branch goes": Step([("before", "update-ref -d")], committed=True),
     "after its branch went": Step([("after", "update-ref -d")], committed=True),
-}  # fmt: skip
+}
 
 
 class Held:
@@ -439,3 +437,154 @@ class Held:
             assert rig.on_main("t-2.txt") == "work of t-2\n"
         if self.step.setup:
             assert (rig.paths.dir / "prepared-t-2").exists(), "what was not set up is worked in"
+
+
+_OTHER: Gate = ("before", "update-ref -m")
+"""The batch before lands."""
+BATCH_STEPS = {
+    "before a batch is looked at": Step([_OTHER, ("before", "rev-list --parents --stdin")]),
+    "before its second merge": Step([_OTHER, _LOOK, _LOOK]),
+    "after its last merge commit": Step(
+        [_OTHER, ("after", "commit-tree"), ("after", "commit-tree"), ("after", "commit-tree")]
+    ),
+    "before it is checked out": Step([_OTHER, ("before", "reset --quiet --hard")]),
+    "after it was checked out": Step([_OTHER, ("after", "clean --quiet")]),
+    "verifying all of it": Step(verify='[ "$RALPH_TICKETS" = "t-3 t-4" ]'),
+    "verifying its first half": Step(verify='[ "$RALPH_TICKETS" = t-3 ]'),
+    "before the checkout moves to its first half": Step([_OTHER, ("before", "read-tree -m -u")]),
+    "after the checkout moved to its first half": Step([_OTHER, ("after", "read-tree -m -u")]),
+    "before its first half lands": Step([_OTHER, ("before", "update-ref -m")]),
+    "after its first half landed": Step([_OTHER, ("after", "update-ref -m")]),
+    "before the one at fault is brought up to the target": Step(
+        [_OTHER, ("before", "update-ref -m"), ("before", "reset --quiet --hard")]
+    ),
+}
+"""Where a batch of two is held, of which the second breaks with the first."""
+
+
+GROWTH_STEPS = {
+    "ending the verify that is started over": Step(),
+    "before the batch that has grown is built": Step([("before", "rev-list --parents --stdin")]),
+    "after the batch that has grown was checked out": Step([("after", "clean --quiet")]),
+    "verifying the batch that has grown": Step(verify='[ "$RALPH_TICKETS" = "t-2 t-3" ]'),
+}
+"""Where a batch of one is held that grows by another, while its verify runs."""
+
+
+class HeldBatch:
+    """A loop of four tickets that is brought to a step of a batch: t-3 and t-4, which are red together.
+
+    t-1 has landed, and t-2 is held in the queue's verification until the other two are queued. In the end t-4's agent has
+    repaired it, unless the instant lets one of the two begin with the other.
+    """
+
+    IDS = ("t-1", "t-2", "t-3", "t-4")
+
+    def __init__(self, tmp_path: Path, step: Step) -> None:
+        repairs = [does(HOLD), does("touch repaired")]
+        self.rig = fake_tickets(tmp_path, {id: repairs for id in self.IDS})
+        self.step, self.gate = step, GitGate(tmp_path / "gate", self.rig)
+        for id in self.IDS:
+            self.rig.add(id, id)
+        with_own_edits(self.rig.project)
+        self._own = self.rig.users_own()
+
+    def reach(self) -> None:
+        rig = self.rig
+        parts = (
+            ['[ "$RALPH_TICKETS" != t-2 ]', hold("queue", "first")],
+            [f"! {self.step.verify or 'false'}", hold("step", "x")],
+        )
+        held = "; ".join(f"{condition} || {{ {wait}; }}" for condition, wait in parts)
+        apart = "test -e repaired || ! { test -e t-3.txt && test -e t-4.txt; }"
+        rig.begin("--parallel", "4", "--verify", f"{held}; {apart}")
+        rig.wait_held(*self.IDS)
+        rig.let_go("t-1")
+        rig.wait_dispatch("t-1", "closed")
+        rig.let_go("t-2")
+        rig.wait_held("first", at="queue")
+        for id in ("t-3", "t-4"):
+            rig.let_go(id)
+            rig.wait_dispatch(id, "merging")
+            rig.wait_queued(id)
+        for one in self.step.gates:
+            self.gate.arm(*one)
+            rig.let_go("first", at="queue")
+            self.gate.open(but_last=True)
+            self.gate.wait_held()
+        if self.step.verify:
+            rig.let_go("first", at="queue")
+            rig.wait_held("x", at="step")
+
+    def open(self) -> None:
+        """Nobody is held any more, now or later."""
+        self.gate.open()
+        self.rig.let_go("first", at="queue")
+        self.rig.let_go("x", at="step")
+
+    def check(self) -> None:
+        """All is as if nothing had happened."""
+        self.rig.check_done(*self.IDS)
+        assert self.rig.users_own() == self._own
+        for commit in git(self.rig.project, "rev-list", "--first-parent", "main").split():
+            files = git(self.rig.project, "ls-tree", "--name-only", commit).split()
+            assert "repaired" in files or not {"t-3.txt", "t-4.txt"} <= set(files), "main was red"
+
+
+class GrowingBatch:
+    """A loop of three tickets, of which t-3 is verified for so long, and comes so soon after t-2, that the queue starts over.
+
+    t-1 has landed. The queue's verify of t-2 alone takes no notice of SIGTERM, so that it takes a while to end it.
+    """
+
+    IDS = ("t-1", "t-2", "t-3")
+
+    def __init__(self, tmp_path: Path, step: Step) -> None:
+        self.rig = fake_tickets(tmp_path, {id: [does(HOLD)] for id in self.IDS})
+        self.step, self.gate = step, GitGate(tmp_path / "gate", self.rig)
+        for id in self.IDS:
+            self.rig.add(id, id)
+        with_own_edits(self.rig.project)
+        self._own = self.rig.users_own()
+
+    def reach(self) -> None:
+        rig = self.rig
+        parts = (
+            ['[ "$RALPH_TICKETS" != t-2 ]', f"trap '' TERM; {hold('queue', 'first')}"],
+            ['[ "$RALPH_TICKETS$RALPH_TICKET" != t-3 ]', hold("own", "x")],
+            [f"! {self.step.verify or 'false'}", hold("step", "x")],
+        )
+        held = "; ".join(f"{condition} || {{ {wait}; }}" for condition, wait in parts)
+        rig.begin("--parallel", "3", "--verify", f"{held}; test -e $RALPH_TICKET.txt")
+        rig.wait_held(*self.IDS)
+        began = time.monotonic()
+        rig.let_go("t-1")
+        rig.wait_dispatch("t-1", "closed")
+        usual = time.monotonic() - began
+        rig.let_go("t-3")
+        rig.wait_held("x", at="own")
+        time.sleep(2 + 4 * usual)  # so long that t-2 takes far less: what is left of a verify has to be worth it
+        rig.let_go("t-2")
+        rig.wait_held("first", at="queue")
+        for one in self.step.gates:
+            self.gate.arm(*one)
+        rig.let_go("x", at="own")
+        rig.wait_event("ralph_batch", state="restarted")
+        if self.step.gates:
+            self.gate.wait_held()
+        if self.step.verify:
+            rig.wait_held("x", at="step")
+
+    def open(self) -> None:
+        """Nobody is held any more, now or later."""
+        self.gate.open()
+        self.rig.let_go("first", at="queue")
+        self.rig.let_go("x", at="own")
+        self.rig.let_go("x", at="step")
+
+    def check(self) -> None:
+        """All is as if nothing had happened."""
+        self.rig.check_done(*self.IDS)
+        assert self.rig.users_own() == self._own
+        assert [len(self.rig.attempts(id)) for id in self.IDS] == [1, 1, 1]
+        assert all(event["exitCode"] == 0 for event in self.rig.of("ralph_verify"))

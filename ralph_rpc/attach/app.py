@@ -1,8 +1,8 @@
 """The terminal view of one loop: it reads the loop's files, drops commands into its inbox, and that is all.
 
-Called by `ralph-rpc attach`. It may be slow, stopped or killed: the loop does not know of it. The terminal
-is put back on every way out, signals and bugs included. At most FRAMES times a second it folds what the log
-has got and draws what has changed, and leaves a quarter of one core free whatever comes.
+Called by `ralph-rpc attach`. It may be slow, stopped or killed: the loop does not notice. The terminal
+is restored however it ends, signals and bugs included. At most FRAMES times a second it folds what is new in
+the log and draws what has changed, and it leaves a quarter of one core free under any load.
 """
 
 import asyncio
@@ -19,28 +19,35 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Footer, OptionList, Static
 
-from ralph_rpc.attach import OFFSET, orders
-from ralph_rpc.attach.beside import last_commit, last_written, newest_commit, record_of
-from ralph_rpc.attach.headline import Seen, ended_lines, goodbye, headline
-from ralph_rpc.attach.prompt import Prompt
+from ralph_rpc.attach import OFFSET, slash
+from ralph_rpc.attach.hangup import end_with_terminal
+from ralph_rpc.attach.headline import HeadlineFacts, ended_lines, goodbye, headline
+from ralph_rpc.attach.inputline import InputLine
+from ralph_rpc.attach.lookup import last_written, newest_commit
 from ralph_rpc.attach.screens import Ask, Choice, Help
 from ralph_rpc.attach.search import places
 from ralph_rpc.attach.stream import Stream
-from ralph_rpc.attach.terminal import end_with_terminal
-from ralph_rpc.attach.tickets import TicketList
+from ralph_rpc.attach.ticketlist import TicketList
 from ralph_rpc.attach.window import SLICE, STEP, Window
 from ralph_rpc.clock import now_ms
 from ralph_rpc.errors import RalphError
-from ralph_rpc.files.atomic import Unreadable, read_json_object, write_atomic
+from ralph_rpc.files.atomic import write_atomic
 from ralph_rpc.files.paths import LoopPaths
-from ralph_rpc.items import Event, IterationBegan, IterationEnded, LoopBegan, LoopEnded, StatusChanged
-from ralph_rpc.loops import LoopStatus, loop_status
-from ralph_rpc.text import inert, line_of, number
-from ralph_rpc.watch import GROWTH, Watch
+from ralph_rpc.loops.figures import of_state
+from ralph_rpc.loops.send import send
+from ralph_rpc.loops.status import LoopStatus, loop_status
+from ralph_rpc.machine import nofollow
+from ralph_rpc.machine.watch import GROWTH, Watch
+from ralph_rpc.model.state import State
+from ralph_rpc.story.items import IterationBegan, IterationEnded, LoopBegan, LoopEnded, StatusChanged
+from ralph_rpc.story.records import iteration_record, last_commit
+from ralph_rpc.terminal.inert import inert
+from ralph_rpc.terminal.units import number
+from ralph_rpc.terminal.width import line_of
 
 FRAMES = 30
 POLL_S = 0.25
-"""The log is looked at so often even if nobody says that it has grown."""
+"""How often the log is looked at without a sign that it has grown."""
 LOOK_S = 1.0
 """How often state.json, the runner's lock and the clock are looked at."""
 OFFSET_S = 2.0
@@ -58,25 +65,33 @@ class Attach(App[None]):
     #input { height: 1; border: none; }
     #sign { height: 1; width: 2; color: ansi_cyan; }
     #line { height: 1; }
+    ToastRack { dock: top; align: right top; margin: 1 0 0 0; }
     TicketList { width: 26; height: 1fr; display: none; border: none; border-right: solid ansi_blue; }
     """
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "order", "Abort…", key_display="Esc"),
+        Binding("escape", "order", "Abort, pause, stop", key_display="Esc"),
         Binding("ctrl+f", "search", "Search", show=False),
         Binding("ctrl+c", "detach", "Detach", show=False),
     ]
 
-    def __init__(self, paths: LoopPaths, lines: int | None = None, from_start: bool = False) -> None:
+    def __init__(
+        self, paths: LoopPaths, lines: int | None = None, from_start: bool = False, elsewhere: bool = False
+    ) -> None:
         # From the start: the filter for NO_COLOR that Textual would choose for another theme makes all black.
         super().__init__(ansi_color=True)
         self.paths = paths
         self.failure: Exception | None = None
-        """The bug that ended the view, for whoever called it to tell."""
+        """The bug that ended the view; the caller raises it."""
         self._lines, self._from_start = lines, from_start
+        self._elsewhere = elsewhere
+        """It is another project's, and the person has not said yet that this one is meant."""
+        self._held: list[tuple[slash.Order, str]] = []
+        """What they have typed meanwhile."""
         self._window = Window(paths.events)
         self._found = LoopStatus(None, "dead", "starting")
-        self._state: Event = {}
+        self._state: State | None = None
+        """The last that could be read."""
         self._commit: str | None = None
         self._looked = self._noted = 0.0
         self._lagging = 0
@@ -101,7 +116,7 @@ class Attach(App[None]):
         yield Static(id="ended")
         with Horizontal(id="line"):
             yield Static("> ", id="sign", markup=False)
-            yield Prompt(id="input")
+            yield InputLine(id="input")
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -112,8 +127,8 @@ class Attach(App[None]):
             self._thread_loop.add_signal_handler(signal.SIGTERM, self.exit)
             threading.Thread(target=end_with_terminal, daemon=True).start()
         self.stream = self.query_one(Stream)
-        self.prompt = self.query_one(Prompt)
-        self.prompt.focus()
+        self.input_line = self.query_one(InputLine)
+        self.input_line.focus()
         if self._lines is not None:
             self._window.open_last(self._lines)
         elif self._from_start:
@@ -188,9 +203,7 @@ class Attach(App[None]):
             if isinstance(item, (StatusChanged, IterationBegan, IterationEnded, LoopBegan, LoopEnded)):
                 self._looked = 0
         if window.missed:
-            self.notify(
-                f"{window.missed} bytes of the log were rotated away before they were read", markup=False
-            )
+            self.notify(f"{window.missed} bytes of the log were rotated away before they were read", markup=False)
             window.missed = 0
 
     def _fill(self) -> None:
@@ -206,11 +219,11 @@ class Attach(App[None]):
         """At everything that is not in the log."""
         self._looked = time.monotonic()
         self._found = loop_status(self.paths)
-        with suppress(Unreadable, OSError):
-            self._state = read_json_object(self.paths.state) or {}
+        if self._found.state is not None:
+            self._state = self._found.state
         self._watch_folder()
         self._show_ended()
-        self.query_one(TicketList).tell(self._state, now_ms())
+        self.query_one(TicketList).show_running(self._state, now_ms())
         self._tell()
 
     def _tell(self) -> None:
@@ -223,23 +236,27 @@ class Attach(App[None]):
             doing = f"{tools[0].name} {tools[0].args}" + (f" +{len(tools) - 1}" if len(tools) > 1 else "")
         elif composing is not None:
             doing = f"writes a call of {composing or 'a tool'}"
-        ticket = self._window.only or self._state.get("currentTicket")
-        seen = Seen(
-            self.paths.name, self._found.shown, self._state, doing,
-            ticket if isinstance(ticket, str) else None,
+        ticket = self._window.only or (self._state["currentTicket"] if self._state is not None else None)
+        facts = HeadlineFacts(
+            self.paths.name,
+            self._found.shown,
+            self._state,
+            of_state(self._state, self._found.runner) if self._state is not None else None,
+            doing,
+            ticket,
             next((one.context for one in lanes if one.context), None),
             next((one.window for one in lanes if one.window), None),
-            self._commit, last_written(self.paths), behind=not self.stream.following,
-        )  # fmt: skip
-        self.query_one("#headline", Static).update(headline(seen, now_ms(), self.size.width))
+            self._commit,
+            last_written(self.paths),
+            behind=not self.stream.following,
+        )
+        self.query_one("#headline", Static).update(headline(facts, now_ms(), self.size.width))
 
     def _show_ended(self) -> None:
         ended = self._found.ended and self._found.runner == "dead"
         panel = self.query_one("#ended", Static)
         if ended:
-            lines = ended_lines(
-                self.paths.name, self._found.shown, self._state, self._commit, self.size.width
-            )
+            lines = ended_lines(self.paths.name, self._found.shown, self._state, self._commit, self.size.width)
             text = lines[0]
             for line in lines[1:]:
                 text = text + "\n" + line
@@ -247,13 +264,13 @@ class Attach(App[None]):
         if ended != self._ended:
             self._ended = ended
             panel.display = ended
-            if ended and not self.prompt.value:
+            if ended and not self.input_line.value:
                 self.stream.focus()
 
     def _watch_folder(self) -> None:
-        """Watches the loop's folder, and the one that took its place when the loop was started anew."""
+        """Watches the loop's folder, and the one that replaced it when the loop was started again."""
         try:
-            about = self.paths.dir.stat()
+            about = nofollow.lstat(self.paths.dir)
         except OSError:
             return
         if self._watched != (about.st_dev, about.st_ino):
@@ -268,7 +285,7 @@ class Attach(App[None]):
             self._thread_loop.call_soon_threadsafe(self._woken.set)
 
     def _note_offset(self, force: bool = False) -> None:
-        """Where we are, for who comes back. Not worth an error."""
+        """Notes where we are, for the next attach. Not worth an error."""
         if (force or time.monotonic() - self._noted >= OFFSET_S) and self._window.at_end:
             self._noted = time.monotonic()
             with suppress(OSError):
@@ -276,28 +293,44 @@ class Attach(App[None]):
 
     # what a person says
 
-    def on_prompt_given(self, event: Prompt.Given) -> None:
+    def on_input_line_given(self, event: InputLine.Given) -> None:
         try:
-            order = orders.parse(event.text, event.followup)
+            order = slash.parse(event.text, event.followup)
         except RalphError as error:
             self._complain(error)
             return
-        self.prompt.value = ""
+        self.input_line.value = ""
         if order == "detach":
             self.action_detach()
         elif order == "help":
             self.action_help()
+        elif order is not None and self._elsewhere:
+            self._held.append((order, event.text))
+            if len(self._held) == 1:
+                self._ask_first()
         elif order is not None and not self._send(order):
-            self.prompt.value = event.text
+            self.input_line.value = event.text
 
-    def _send(self, order: orders.Order) -> bool:
+    @work
+    async def _ask_first(self) -> None:
+        """Before the first message to a loop of another project: it may be taken for this one's."""
+        where = line_of(str(self.paths.project), 200)
+        question = f"{line_of(self.paths.name, 30)} is not a loop of this project, but of {where}. Send it?"
+        answer = await self.push_screen_wait(Choice(question, {"y": "yes, and do not ask again"}))
+        held, self._held = self._held, []
+        self._elsewhere = answer != "y"
+        for order, text in held:
+            if self._elsewhere or not self._send(order):
+                self.input_line.value = text
+
+    def _send(self, order: slash.Order) -> bool:
         try:
-            id = orders.send(self.paths, order, self._window.only)
+            sent = send(self.paths, order.verb, order.to(self._window.only))
         except (RalphError, OSError) as error:
             self._complain(error)
             return False
-        self._window.blocks.sent(id, order.verb, order.message, self._window.end, self._window.only)
-        if self._found.runner == "dead":
+        self._window.blocks.sent(sent.id, order.verb, order.message, self._window.end, self._window.only)
+        if sent.kept:
             self.notify(f"kept for the first prompt after: ralph-rpc resume {self.paths.name}", markup=False)
         self.action_end()
         self._woken.set()
@@ -309,27 +342,31 @@ class Attach(App[None]):
 
     @work
     async def action_order(self) -> None:
-        """Escape: what to do with the run."""
+        """Escape: out of a search; else what to do with the run."""
+        if self.stream.needle:
+            self.stream.find_nothing()
+            return
         if self._found.runner == "dead":
-            self.notify(f"the loop does not run ({self._found.shown})", markup=False)
+            self.notify(f"the loop is not running ({self._found.shown})", markup=False)
             return
         paused = self._found.shown == "paused"
-        hold = {"r": "resume: go on"} if paused else {"p": "pause before the next iteration"}
+        hold = {"r": "resume"} if paused else {"p": "pause before the next iteration"}
         answers = {"a": "abort this run; a fresh iteration follows", **hold, "s": "stop after this iteration"}
-        answer = await self.push_screen_wait(
-            Choice(f"What shall {line_of(self.paths.name, 30)} do?", answers)
-        )
-        asked: dict[str, orders.Order] = {
-            "a": orders.Order("abort", {"then": "continue"}), "p": orders.Order("pause"),
-            "r": orders.Order("resume"), "s": orders.Order("stop", {"when": "iteration"}),
-        }  # fmt: skip
+        where = f" of {line_of(str(self.paths.project), 200)}" if self._elsewhere else ""
+        answer = await self.push_screen_wait(Choice(f"What should {line_of(self.paths.name, 30)}{where} do?", answers))
+        asked: dict[str, slash.Order] = {
+            "a": slash.Order("abort", {"then": "continue"}),
+            "p": slash.Order("pause"),
+            "r": slash.Order("resume"),
+            "s": slash.Order("stop", {"when": "iteration"}),
+        }
         if answer in asked:
             self._send(asked[answer])
 
     # where to look
 
     def action_read(self, pages: int) -> None:
-        """From the input: the stream is what one wants now."""
+        """From the input line to the stream."""
         self.stream.focus()
         self.stream.action_pages(pages)
 
@@ -346,9 +383,9 @@ class Attach(App[None]):
         answer = await self.push_screen_wait(Ask("Iteration"))
         if answer is None:
             return
-        record = record_of(self.paths, int(answer)) if answer.isdecimal() and len(answer) < 10 else None
+        record = iteration_record(self.paths, int(answer)) if answer.isdecimal() and len(answer) < 10 else None
         if record is None:
-            self.notify(f"there is no record of an iteration {answer}", severity="warning", markup=False)
+            self.notify(f"there is no record of iteration {answer}", severity="warning", markup=False)
             return
         self._go_to(int(number(record.get("eventsFrom"))))
 
@@ -365,7 +402,7 @@ class Attach(App[None]):
 
     @work
     async def action_search(self) -> None:
-        """Asks for a text and goes to where it was said last."""
+        """Asks for a text and goes to where it occurred last."""
         answer = await self.push_screen_wait(Ask("Search", self._needle))
         if answer:
             self._needle = answer
@@ -379,9 +416,19 @@ class Attach(App[None]):
 
     @work(exclusive=True, group="search")
     async def _search(self, back: bool) -> None:
-        if self.stream.find(self._needle, back):
-            return
         window = self._window
+        if await self._found_towards(back, window):
+            return
+        # What is on the screen, or on the far side of it, is there too.
+        if self.stream.find_here(self._needle) or await self._found_towards(not back, window):
+            self.notify(f"nothing {'older' if back else 'newer'}", timeout=2)
+            return
+        self.notify(f"not found: {inert(self._needle, keep_newlines=False)}", severity="warning", markup=False)
+
+    async def _found_towards(self, back: bool, window: Window) -> bool:
+        """Goes to the nearest place in one direction: in the window, else in the log before or behind it."""
+        if self.stream.find(self._needle, back):
+            return True
         read = 0
         for offset in places(self.paths.events, self._needle, window.start if back else window.end, back):
             if offset is None:
@@ -392,10 +439,8 @@ class Attach(App[None]):
                 continue
             self._go_to(offset)
             if self.stream.find_here(self._needle):
-                return
-        self.notify(
-            f"not found: {inert(self._needle, keep_newlines=False)}", severity="warning", markup=False
-        )
+                return True
+        return False
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """A ticket to be seen alone, or all of them."""

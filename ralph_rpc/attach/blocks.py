@@ -1,15 +1,14 @@
 """What attach shows, as blocks: a message, a tool call, a line. `Blocks` folds items into them.
 
 Pure; it keeps no more than what it was given to show. Texts are raw here: `render` makes them inert.
-Whoever shows a block looks at `changed`, which says that it must be rendered anew.
+`changed` says that a block must be rendered again.
 """
 
 from dataclasses import dataclass, field
 
-from ralph_rpc.attach.growing import Growing
-from ralph_rpc.cli.wording import Wording, worded
-from ralph_rpc.items import (
-    CommandStep,
+from ralph_rpc.attach.streamed_markdown import StreamedMarkdown
+from ralph_rpc.story.items import (
+    CommandReceipt,
     Event,
     Item,
     IterationBegan,
@@ -17,16 +16,17 @@ from ralph_rpc.items import (
     LoopBegan,
     LoopEnded,
     MessageDone,
-    PiExited,
+    PiEnded,
     TextDelta,
     ToolBegan,
     ToolEnded,
     ToolOutput,
     UserText,
-)  # fmt: skip
+)
+from ralph_rpc.story.words import Wording, worded
 
 LONGEST = 1 << 16
-"""Characters of one text block: what is longer goes on in another, so that old ones can be let go."""
+"""Characters of one text block: longer text continues in another, so that old ones can be dropped."""
 
 
 @dataclass(eq=False)
@@ -55,14 +55,12 @@ class Block:
 
 @dataclass(eq=False)
 class TextBlock(Block):
-    """What the assistant writes or thinks. `joined`: its beginning is not here, but in the block before or
-    lost.
-    """
+    """What the assistant writes or thinks. `joined`: its beginning is in the block before, or lost."""
 
     thinking: bool
     index: int
     joined: bool = False
-    growing: Growing = field(default_factory=Growing)
+    markdown: StreamedMarkdown = field(default_factory=StreamedMarkdown)
     parts: list[str] = field(default_factory=list)
     length: int = 0
     ended: bool = False
@@ -72,12 +70,12 @@ class TextBlock(Block):
         self.length += len(text)
         self.changed = True
         if not self.thinking:
-            self.growing.add(text)
+            self.markdown.add(text)
 
     def end(self) -> None:
         self.ended = self.changed = True
         self.parts = ["".join(self.parts)]
-        self.growing.end()
+        self.markdown.end()
 
     @property
     def size(self) -> int:
@@ -115,7 +113,7 @@ class ToolBlock(Block):
 
 @dataclass(eq=False)
 class SaidBlock(Block):
-    """What the agent was told: its prompt, or a message of a person (`operator`)."""
+    """A message to the agent: its prompt, or one from a person (`operator`)."""
 
     text: str
     operator: bool
@@ -184,7 +182,7 @@ class Blocks:
         elif isinstance(item, UserText):
             self._end_text(ticket)
             self.all.append(SaidBlock(offset, clean, ticket, item.text, item.operator))
-        elif isinstance(item, CommandStep):
+        elif isinstance(item, CommandReceipt):
             self._command(item, offset, clean, ticket)
         else:
             self._line(item, offset, clean, ticket)
@@ -225,7 +223,7 @@ class Blocks:
             block.end()
 
     def _interrupted(self, ticket: str | None, everything: bool) -> None:
-        """A run of pi is over: nothing of it is open any more."""
+        """A run of pi is over: nothing of it is still open."""
         for lane in list(self._text):
             if everything or lane == ticket:
                 self._end_text(lane)
@@ -241,7 +239,7 @@ class Blocks:
         block.ok, block.duration_ms, block.outcome = item.ok, item.duration_ms, item.outcome
         block.output, block.result, block.changed = item.output, item.details, True
 
-    def _command(self, item: CommandStep, offset: int, clean: bool, ticket: str | None) -> None:
+    def _command(self, item: CommandReceipt, offset: int, clean: bool, ticket: str | None) -> None:
         block = self._commands.get(item.id)
         if block is None:
             block = CommandBlock(offset, clean, ticket, item.id, item.command, item.message, [])
@@ -256,7 +254,7 @@ class Blocks:
     def _line(self, item: Item, offset: int, clean: bool, ticket: str | None) -> None:
         if isinstance(item, MessageDone):
             self._end_text(ticket)
-        elif isinstance(item, (IterationBegan, IterationEnded, PiExited, LoopBegan, LoopEnded)):
+        elif isinstance(item, (IterationBegan, IterationEnded, PiEnded, LoopBegan, LoopEnded)):
             self._interrupted(ticket, everything=isinstance(item, (LoopBegan, LoopEnded)))
         words = worded(item)
         if words:

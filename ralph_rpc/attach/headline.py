@@ -3,33 +3,44 @@
 Pure: values in, text out. What has no room is left out, the least important first.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from rich.text import Text
 
 from ralph_rpc.clock import parse_iso
-from ralph_rpc.items import Event
-from ralph_rpc.text import count, duration, inert, line_of, money, number, width
+from ralph_rpc.loops.figures import Figures, of_state
+from ralph_rpc.model.state import State
+from ralph_rpc.model.usage import tokens
+from ralph_rpc.story.models import model_name, waits_for, wakes_at
+from ralph_rpc.terminal.inert import inert
+from ralph_rpc.terminal.units import cost, count, duration, number, whole_seconds
+from ralph_rpc.terminal.width import line_of, width
 
 QUIET_MS = 15_000
-"""Silence that is worth telling."""
+"""Silence that is worth showing."""
 _STYLES = {
-    "running": "green", "completed": "bold green", "error": "bold red", "crashed": "bold red",
-    "stale": "bold red", "waiting": "yellow", "paused": "yellow", "stopping": "yellow",
-    "stopped": "bold yellow", "starting": "cyan",
-}  # fmt: skip
+    "running": "green",
+    "completed": "bold green",
+    "error": "bold red",
+    "crashed": "bold red",
+    "stale": "bold red",
+    "waiting": "yellow",
+    "paused": "yellow",
+    "stopping": "yellow",
+    "stopped": "bold yellow",
+    "starting": "cyan",
+}
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the line is made of. `state` is state.json, unchecked; `shown` the status that a person should
-    see.
-    """
+class HeadlineFacts:
+    """What the line is made of. `shown` is the status that a person should see; `state` None: not known yet."""
 
     name: str
     shown: str
-    state: Event = field(default_factory=dict)
+    state: State | None = None
+    figures: Figures | None = None
+    """Of this moment; there where `state` is."""
     doing: str = ""
     """The tool that runs, or what pi does instead."""
     ticket: str | None = None
@@ -42,24 +53,29 @@ class Seen:
     """The screen is not at the end of the log."""
 
 
-def headline(seen: Seen, now_ms: int, columns: int) -> Text:
-    """One line of at most so many columns."""
-    state = seen.state
-    quiet = _quiet_ms(seen, now_ms)
+def headline(facts: HeadlineFacts, now_ms: int, columns: int) -> Text:
+    """One line of at most `columns` columns."""
+    quiet = _quiet_ms(facts, now_ms)
     parts: list[tuple[int, str, str]] = [
-        # (importance, text, style); 0 stays whatever the width
-        (0, line_of(seen.name, 24), "bold"),
-        (0, _status(seen, now_ms), _STYLES.get(seen.shown, "bold")),
-        (1, _iteration(state), ""),
+        # (importance, text, style); 0 stays at any width
+        (0, line_of(facts.name, 24), "bold"),
+        (0, _status(facts, now_ms), _STYLES.get(facts.shown, "bold")),
         (3, f"nothing for {whole_seconds(quiet)}" if quiet else "", "bold yellow"),
-        (2, f"⚒ {line_of(seen.ticket, 24)}" if seen.ticket else "", "blue"),
-        (4, line_of(seen.doing, 28), "cyan"),
-        (5, whole_seconds(_elapsed(seen, now_ms)) if state else "", ""),
-        (6, money(_stat(state, "cost")) if state else "", ""),
-        (7, f"{count(_stat(state, 'tokensIn') + _stat(state, 'tokensOut'))} tokens" if state else "", ""),
-        (8, _context(seen), ""),
-        (9, f"commit {inert(seen.commit, keep_newlines=False)[:7]}" if seen.commit else "", "dim"),
+        (2, f"⚒ {line_of(facts.ticket, 24)}" if facts.ticket else "", "blue"),
+        (4, line_of(facts.doing, 28), "cyan"),
+        (8, _context(facts), ""),
+        (9, f"commit {inert(facts.commit, keep_newlines=False)[:7]}" if facts.commit else "", "dim"),
     ]
+    if facts.state is not None and facts.figures is not None:
+        figures = facts.figures
+        parts.insert(2, (1, figures.progress_words, ""))
+        parts[-2:-2] = [
+            (5, whole_seconds(number(figures.elapsed_ms)), ""),
+            (6, cost(number(figures.cost), figures.tokens), ""),
+            (6, _fallback(facts.state), "yellow"),
+            (7, _merging(facts.state), "cyan"),
+            (7, f"{count(figures.tokens)} tokens", ""),
+        ]
     parts = [part for part in parts if part[1]]
     while len(parts) > 2 and sum(width(text) + 3 for _, text, _ in parts) - 1 > columns:
         parts.remove(max(parts))
@@ -74,22 +90,36 @@ def headline(seen: Seen, now_ms: int, columns: int) -> Text:
     return line
 
 
-def ended_lines(name: str, shown: str, state: Event, commit: str | None, columns: int) -> list[Text]:
-    """What came of a loop that runs no more: what it did, why it ended, what can be done now."""
-    reason = state.get("stopReason")
-    why = f" ({inert(reason, keep_newlines=False)})" if isinstance(reason, str) else ""
-    stats = [
-        f"{count(_stat(state, 'iterations'))} iterations", f"{count(_stat(state, 'turns'))} turns",
-        f"{count(_stat(state, 'toolCalls'))} tool calls",
-        f"{count(_stat(state, 'tokensIn'))} in + {count(_stat(state, 'tokensOut'))} out",
-        money(_stat(state, "cost")), duration(number(state.get("elapsedMs"))),
-    ]  # fmt: skip
-    lines = [Text(f" loop {shown}{why}", style=_STYLES.get(shown, "bold")), Text(" " + ", ".join(stats))]
-    error = state.get("error")
-    if isinstance(error, str) and error:
-        lines.append(Text(" " + line_of(error, columns - 2), style="red"))
+def _merging(state: State) -> str:
+    """What the merge queue of a ticket loop is at."""
+    batch = state["tickets"].get("batch") if "tickets" in state else None
+    if batch is None:
+        return ""
+    tickets = batch["tickets"]
+    if not tickets:
+        return "verifying the target"
+    return f"merging {line_of(tickets[0], 24)}" if len(tickets) == 1 else f"merging {len(tickets)} tickets"
+
+
+def ended_lines(name: str, shown: str, state: State | None, commit: str | None, columns: int) -> list[Text]:
+    """The summary of a loop that no longer runs: what it did, why it ended, what can be done now."""
+    why = f" ({state['stopReason']})" if state is not None and state["stopReason"] else ""
+    lines = [Text(f" loop {shown}{why}", style=_STYLES.get(shown, "bold"))]
+    if state is not None:
+        stats = state["stats"]
+        figures = [
+            of_state(state, "dead").progress_words,
+            f"{count(number(stats['turns']))} turns",
+            f"{count(number(stats['toolCalls']))} tool calls",
+            f"{count(tokens(stats))} tokens",
+            cost(number(stats["cost"]), tokens(stats)),
+            duration(number(state["elapsedMs"])),
+        ]
+        lines.append(Text(" " + ", ".join(figures)))
+        if state["error"]:
+            lines.append(Text(" " + line_of(state["error"], columns - 2), style="red"))
     if commit:
-        lines.append(Text(f" last commit {line_of(commit, 12)}"))
+        lines.append(Text(f" last commit {inert(commit, keep_newlines=False)[:7]}"))
     lines.append(Text(f" {next_step(name, shown)} · q leaves", style="dim"))
     for line in lines:
         line.truncate(columns)
@@ -97,68 +127,52 @@ def ended_lines(name: str, shown: str, state: Event, commit: str | None, columns
 
 
 def next_step(name: str, shown: str) -> str:
-    """What a person may do with a loop that runs no more."""
+    """What a person may do with a loop that no longer runs."""
     if shown == "completed":
         return f"see all of it: ralph-rpc report {name}"
-    return f"go on with: ralph-rpc resume {name}"
+    return f"continue with: ralph-rpc resume {name}"
 
 
-def goodbye(name: str, shown: str, state: Event) -> str:
+def goodbye(name: str, shown: str, state: State | None) -> str:
     """The line that stays on the terminal after detaching."""
-    if shown in ("completed", "stopped", "error", "crashed"):
-        reason = state.get("stopReason")
-        why = f" ({reason})" if isinstance(reason, str) and shown != "crashed" else ""
-        figures = f"{count(_stat(state, 'iterations'))} iterations, {money(_stat(state, 'cost'))}"
-        then = next_step(name, shown)
-        text = f"{name}: {shown}{why}, {figures}. {then[:1].upper()}{then[1:]}"
-    else:
-        text = f"Detached from {name}, which goes on ({shown}). Back with: ralph-rpc attach {name}"
-    return inert(text, keep_newlines=False)
+    if shown not in ("completed", "stopped", "error", "crashed"):
+        return f"Detached from {name} (still {shown}). Back with: ralph-rpc attach {name}"
+    why = figures = ""
+    if state is not None:
+        why = f" ({state['stopReason']})" if state["stopReason"] and shown != "crashed" else ""
+        stats = state["stats"]
+        figures = f", {of_state(state, 'dead').progress_words}, {cost(number(stats['cost']), tokens(stats))}"
+    then = next_step(name, shown)
+    return f"{name}: {shown}{why}{figures}. {then[:1].upper()}{then[1:]}"
 
 
-def whole_seconds(ms: float) -> str:
-    """A duration that is counted on a screen: `42s`, `3m12s`."""
-    return f"{int(ms) // 1000}s" if ms < 60_000 else duration(ms)
-
-
-def _quiet_ms(seen: Seen, now_ms: int) -> int:
+def _quiet_ms(facts: HeadlineFacts, now_ms: int) -> int:
     """How long nothing has come from a loop of which something should come; 0 for not long."""
-    if seen.last_at is None or seen.shown not in ("running", "stopping", "starting", "stale"):
+    if facts.last_at is None or facts.shown not in ("running", "stopping", "starting", "stale"):
         return 0
-    quiet = now_ms - seen.last_at
+    quiet = now_ms - facts.last_at
     return quiet if quiet >= QUIET_MS else 0
 
 
-def _status(seen: Seen, now_ms: int) -> str:
-    text = inert(seen.shown, keep_newlines=False)
-    if seen.shown == "waiting":
-        wake = parse_iso(seen.state.get("nextWakeAt"))
-        text += f" {whole_seconds(wake - now_ms)}" if wake is not None and wake > now_ms else ""
-    return text + (" ↑" if seen.behind else "")
+def _status(facts: HeadlineFacts, now_ms: int) -> str:
+    text = facts.shown
+    if facts.shown == "waiting" and facts.state is not None:
+        wake, reason = parse_iso(facts.state["nextWakeAt"]), waits_for(facts.state)
+        text += f" for {line_of(reason, 24)}" if reason else ""
+        if wake is not None and wake > now_ms:
+            text += f" until {wakes_at(facts.state)} ({whole_seconds(wake - now_ms)})"
+    return text + (" ↑" if facts.behind else "")
 
 
-def _iteration(state: Event) -> str:
-    most = int(number(state.get("maxIterations")))
-    return f"iteration {int(number(state.get('iteration')))}" + (f"/{most}" if most else "") if state else ""
+def _fallback(state: State) -> str:
+    """The model in use, where it is not the loop's own."""
+    name = model_name(state["provider"], state["model"])
+    return line_of(name, 40) if name in state["config"].get("fallbackModels", []) else ""
 
 
-def _elapsed(seen: Seen, now_ms: int) -> float:
-    """`elapsedMs` stands still in the file between two writings."""
-    elapsed = number(seen.state.get("elapsedMs"))
-    if seen.shown in ("running", "stopping", "waiting"):
-        written = parse_iso(seen.state.get("updatedAt"))
-        elapsed += max(0, now_ms - written) if written is not None else 0
-    return elapsed
-
-
-def _context(seen: Seen) -> str:
-    if not seen.context:
+def _context(facts: HeadlineFacts) -> str:
+    if not facts.context:
         return ""
-    if seen.window:
-        return f"context {min(seen.context * 100 // seen.window, 100)}%"
-    return f"context {count(seen.context)}"
-
-
-def _stat(state: Event, key: str) -> float:
-    stats: Any = state.get("stats")
-    return number(stats.get(key)) if isinstance(stats, dict) else 0
+    if facts.window:
+        return f"context {min(facts.context * 100 // facts.window, 100)}%"
+    return f"context {count(facts.context)}"

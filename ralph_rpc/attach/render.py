@@ -1,6 +1,6 @@
-"""A block as lines of a terminal, of a given width: the one door through which texts come on the screen.
+"""A block as lines of a terminal, of a given width: the only way for text to reach the screen.
 
-Pure but for rich's console, which is only computed with. Everything is made inert twice: the text before it
+Pure but for rich's console, which is used only to compute. Everything is made inert twice: the text before it
 is rendered, and each piece of a line after it, because Markdown decodes entities such as `&#x202e;`. Markup
 of rich or Textual is never read from a text, and links are shown, not made. Colours are the terminal's own
 sixteen.
@@ -25,9 +25,11 @@ from rich.theme import Theme
 from textual.strip import Strip
 
 from ralph_rpc.attach.blocks import Block, CommandBlock, LineBlock, SaidBlock, TextBlock, ToolBlock
-from ralph_rpc.attach.growing import Piece
-from ralph_rpc.items import Event
-from ralph_rpc.text import clip, duration, inert, line_of
+from ralph_rpc.attach.streamed_markdown import Piece
+from ralph_rpc.story.items import Event
+from ralph_rpc.terminal.inert import inert
+from ralph_rpc.terminal.units import duration
+from ralph_rpc.terminal.width import clip, line_of
 
 FOLDED = 5
 """Lines of a tool's output while it is folded."""
@@ -37,13 +39,24 @@ PROMPT = 2
 _WIDEST = 2_000
 """Characters of one line of a tool's output that are looked at."""
 
-_THEME = Theme({
-    "markdown.code": "cyan", "markdown.code_block": "cyan", "markdown.h1": "bold", "markdown.h2": "bold",
-    "markdown.h3": "bold", "markdown.h4": "bold", "markdown.h5": "bold", "markdown.h6": "bold",
-    "markdown.item.bullet": "bold", "markdown.item.number": "bold", "markdown.block_quote": "dim",
-    "markdown.hr": "dim",
-    "markdown.link": "underline", "markdown.link_url": "underline",
-})  # fmt: skip
+_THEME = Theme(
+    {
+        "markdown.code": "cyan",
+        "markdown.code_block": "cyan",
+        "markdown.h1": "bold",
+        "markdown.h2": "bold",
+        "markdown.h3": "bold",
+        "markdown.h4": "bold",
+        "markdown.h5": "bold",
+        "markdown.h6": "bold",
+        "markdown.item.bullet": "bold",
+        "markdown.item.number": "bold",
+        "markdown.block_quote": "dim",
+        "markdown.hr": "dim",
+        "markdown.link": "underline",
+        "markdown.link_url": "underline",
+    }
+)
 DIM = Style(dim=True)
 _PLAIN = Style.null()
 _STEPS = {"sent": "sent", "accepted": "accepted", "queued": "queued", "delivered": "✓ delivered"}
@@ -51,8 +64,8 @@ _DIFF = {"+": Style(color="green"), "-": Style(color="red"), "@": Style(color="c
 _NUMBERED = re.compile(r"[+-] *\d+ ")
 
 
-class _Heading(Heading):
-    """At the left, where the eye is."""
+class _LeftHeading(Heading):
+    """At the left; rich centres it."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         self.text.justify = "left"
@@ -68,19 +81,17 @@ class _Code(CodeBlock):
             yield _diff_text(code)
         else:
             yield Syntax(
-                code,
-                self.lexer_name,
-                theme="ansi_dark",
-                word_wrap=True,
-                background_color="default",
-                padding=(0, 1),
+                code, self.lexer_name, theme="ansi_dark", word_wrap=True, background_color="default", padding=(0, 1)
             )
 
 
 class _Markdown(Markdown):
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
-        **Markdown.elements, "heading_open": _Heading, "fence": _Code, "code_block": _Code,
-    }  # fmt: skip
+        **Markdown.elements,
+        "heading_open": _LeftHeading,
+        "fence": _Code,
+        "code_block": _Code,
+    }
 
 
 _PARSER = MarkdownIt().enable("strikethrough").enable("table")
@@ -97,9 +108,15 @@ def _parsed(text: str) -> Markdown:
 @lru_cache(maxsize=2)
 def _console(columns: int) -> Console:
     return Console(
-        file=io.StringIO(), width=columns, height=50, color_system="truecolor", force_terminal=True,
-        theme=_THEME, legacy_windows=False, _environ={},
-    )  # fmt: skip
+        file=io.StringIO(),
+        width=columns,
+        height=50,
+        color_system="truecolor",
+        force_terminal=True,
+        theme=_THEME,
+        legacy_windows=False,
+        _environ={},
+    )
 
 
 def to_strips(what: RenderableType, columns: int, style: Style | None = None) -> list[Strip]:
@@ -121,13 +138,9 @@ def _safe(line: Iterable[Segment]) -> list[Segment]:
 
 
 class Renderer:
-    """Makes the lines of blocks; knows the width and what is folded. Settled pieces of a text are rendered
-    once.
-    """
+    """Makes the lines of blocks; knows the width and what is folded. Settled pieces of a text are rendered once."""
 
-    def __init__(
-        self, columns: int, tools: bool = False, thinking: bool = False, labels: bool = True
-    ) -> None:
+    def __init__(self, columns: int, tools: bool = False, thinking: bool = False, labels: bool = True) -> None:
         self.columns = columns
         self._labels = labels
         self.unfold_tools = tools
@@ -159,13 +172,13 @@ class Renderer:
         return self._line(block) if isinstance(block, LineBlock) else []
 
     def forget(self, block: Block) -> None:
-        """Its rendered pieces are not needed any more."""
+        """Its rendered pieces are no longer needed."""
         self._pieces.pop(id(block), None)
 
     # texts
 
     def _markdown(self, block: TextBlock) -> list[Strip]:
-        pieces = block.growing.pieces
+        pieces = block.markdown.pieces
         done, lines = self._pieces.get(id(block), (0, []))
         for piece in _together(pieces[done:]):
             lines += self._piece(piece.text, lines and not piece.glued)
@@ -173,10 +186,8 @@ class Renderer:
             self.forget(block)
             return [*lines, Strip.blank(0)] if lines else []
         self._pieces[id(block)] = (len(pieces), lines)
-        tail = block.growing.tail
-        return (
-            [*lines, *self._piece(tail.text, lines and not tail.glued)] if tail.text.strip() else list(lines)
-        )
+        tail = block.markdown.tail
+        return [*lines, *self._piece(tail.text, lines and not tail.glued)] if tail.text.strip() else list(lines)
 
     def _piece(self, text: str, apart: object) -> list[Strip]:
         lines = to_strips(_parsed(inert(text)), max(self.columns - 1, 10))
@@ -190,7 +201,7 @@ class Renderer:
         text = block.plain
         unfolded = self.unfold_thinking if block.unfolded is None else block.unfolded
         if not unfolded:
-            # While it streams its end tells what goes on, later its beginning what it was about.
+            # While it streams its end shows what is happening; later its beginning shows what it was about.
             limit = THINKING * self.columns * 2
             text = text[:limit] if block.ended else text[-limit:]
         lines = to_strips(Text(inert(text), style=Style(dim=True, italic=True)), max(self.columns - 2, 10))
@@ -209,9 +220,7 @@ class Renderer:
         body, hidden = self._body(block, unfolded)
         lines = [self._tool_head(block, now_ms), *_behind(body, "  ")]
         if hidden:
-            lines.append(
-                _dim(f"  … {hidden} more lines" if not unfolded else f"  … {hidden} lines are not shown")
-            )
+            lines.append(_dim(f"  … {hidden} more lines" if not unfolded else f"  … {hidden} lines are not shown"))
         return [*lines, Strip.blank(0)]
 
     def _tool_head(self, block: ToolBlock, now_ms: int) -> Strip:
@@ -243,9 +252,7 @@ class Renderer:
         above = _lines("$ " + "\n".join(command)) if unfolded and len(command) > 1 else []
         return self._cut([*above, *_lines(block.output)], columns, unfolded, first=first, diff=False)
 
-    def _cut(
-        self, lines: list[str], columns: int, unfolded: bool, first: bool, diff: bool
-    ) -> tuple[list[Strip], int]:
+    def _cut(self, lines: list[str], columns: int, unfolded: bool, first: bool, diff: bool) -> tuple[list[Strip], int]:
         limit = UNFOLDED if unfolded else FOLDED
         kept = lines[:limit] if first else lines[-limit:]
         strips: list[Strip] = []
@@ -273,21 +280,15 @@ class Renderer:
 
     def _command(self, block: CommandBlock) -> list[Strip]:
         bad = bool(block.steps) and block.steps[-1] in ("rejected", "expired")
-        steps = " → ".join(
-            _STEPS.get(step, inert(step, keep_newlines=False)) for step in dict.fromkeys(block.steps)
-        )
-        receipt = Text(
-            steps, style="red" if bad else "green" if block.steps[-1:] == ["delivered"] else "yellow"
-        )
+        steps = " → ".join(_STEPS.get(step, inert(step, keep_newlines=False)) for step in dict.fromkeys(block.steps))
+        receipt = Text(steps, style="red" if bad else "green" if block.steps[-1:] == ["delivered"] else "yellow")
         if block.redelivered:
             receipt.append(" (again: it may have arrived before a crash)")
         if block.reason:
             receipt.append(": " + inert(block.reason, keep_newlines=False))
         verb = inert(block.command, keep_newlines=False)
         if block.message is None:
-            return to_strips(
-                Text.assemble(("◆ ", "magenta"), (f"{verb}: ", "magenta"), receipt), self.columns
-            )
+            return to_strips(Text.assemble(("◆ ", "magenta"), (f"{verb}: ", "magenta"), receipt), self.columns)
         lines = to_strips(Text(inert(block.plain.strip())), max(self.columns - 2, 10), Style(bold=True))
         told = to_strips(Text.assemble((f"{verb}: ", "dim"), receipt), max(self.columns - 2, 10))
         return [*_behind([*lines, *told], "  ", "◆ ", Style(color="magenta")), Strip.blank(0)]
@@ -296,9 +297,7 @@ class Renderer:
         words = block.words
         if words.border:
             text = f"── {line_of(words.text, self.columns - 6)} "
-            lines = to_strips(
-                Text(text + "─" * max(2, self.columns - cell_len(text)), style=words.style), self.columns
-            )
+            lines = to_strips(Text(text + "─" * max(2, self.columns - cell_len(text)), style=words.style), self.columns)
         else:
             lines = to_strips(
                 Text("· " + inert(words.text, keep_newlines=False)[:600], style=words.style), self.columns
@@ -324,8 +323,7 @@ def _together(pieces: list[Piece]) -> list[Piece]:
 def _behind(lines: list[Strip], margin: str, first: str = "", style: Style = DIM) -> list[Strip]:
     """Lines with something before each of them."""
     return [
-        Strip([Segment(first if first and not number else margin, style), *line])
-        for number, line in enumerate(lines)
+        Strip([Segment(first if first and not number else margin, style), *line]) for number, line in enumerate(lines)
     ]
 
 

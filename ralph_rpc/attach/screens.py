@@ -10,14 +10,14 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from ralph_rpc.attach.orders import COMMANDS
+from ralph_rpc.attach.slash import COMMANDS
 
 KEYS = (
     ("Enter", "steer: the agent gets it between two turns"),
     ("Alt+Enter, Ctrl+J", "follow up: it gets it when it would end"),
-    ("Esc", "abort, pause or stop the loop (asks first)"),
+    ("Esc", "out of a search; else abort, pause or stop the loop (asks first)"),
     ("Tab", "from the input to the stream, and back"),
-    ("PgUp, PgDn, ↑, ↓", "read; beyond the top older parts are loaded"),
+    ("PgUp, PgDn, ↑, ↓", "read; past the top, older parts are loaded"),
     ("Home or g, End or G", "the top; the end, and follow it again"),
     ("/ or Ctrl+F, then n, N", "search the whole log: older, newer"),
     ("i", "go to an iteration"),
@@ -25,7 +25,7 @@ KEYS = (
     ("[ and ], Enter", "choose a block, unfold it (so does a click)"),
     ("y", "copy the selection, the block or the last text"),
     ("b", "the list of running tickets"),
-    ("q, Ctrl+C", "detach; the loop goes on"),
+    ("q, Ctrl+C", "detach; the loop keeps running"),
 )
 
 DETACH = Binding("ctrl+c", "app.detach", "Detach", show=False, priority=True)

@@ -1,6 +1,6 @@
 """Finds a text in the whole log without folding it: gigabytes at the speed of reading.
 
-Only reads, in slices, so that whoever asks can do something else in between. What counts are the events
+Only reads, in slices, so that the caller can do something else in between. What counts are the events
 that hold a whole text; deltas hold parts of words, and the end of a run repeats all that was said before.
 """
 
@@ -12,20 +12,14 @@ import orjson
 
 from ralph_rpc.files.atomic import end_of_lines
 from ralph_rpc.files.eventreader import log_files
+from ralph_rpc.model import pi
 
 SLICE = 4 << 20
-_WHOLE = (
-    b'{"type":"message_end"',
-    b'{"type":"tool_execution_start"',
-    b'{"type":"tool_execution_end"',
-    b'{"type":"ralph_',
-)
+_WHOLE = (*map(pi.head, (pi.MESSAGE_END, pi.TOOL_START, pi.TOOL_END)), b'{"type":"ralph_')
 
 
 def places(path: Path, text: str, offset: int, back: bool) -> Iterator[int | None]:
-    """Offsets of lines that hold the text, nearest first, before `offset` or after it; None after each
-    slice.
-    """
+    """Offsets of lines that hold the text, nearest first, before `offset` or after it; None after each slice."""
     needle = orjson.dumps(text)[1:-1].lower()
     if not needle:
         return

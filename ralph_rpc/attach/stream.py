@@ -1,6 +1,6 @@
 """The widget that shows a window of the log: lines that are made once, and a place that holds still.
 
-Follows the end until somebody scrolls up, and again when they are back at the bottom. Everything that
+Follows the end until the user scrolls up, and again once back at the bottom. Everything that
 changes above or below (older blocks, folding, another width) leaves the line at the top of the screen where
 it is.
 """
@@ -23,7 +23,7 @@ from ralph_rpc.attach.blocks import Block, LineBlock, SaidBlock, TextBlock, Tool
 from ralph_rpc.attach.render import Renderer
 from ralph_rpc.attach.window import Window
 from ralph_rpc.clock import now_ms
-from ralph_rpc.text import inert
+from ralph_rpc.terminal.inert import inert
 
 _FOUND = Style(reverse=True)
 _CHOSEN = Style(bold=True, reverse=True)
@@ -94,9 +94,7 @@ class Stream(ScrollView, can_focus=True):
         anchor = self._anchor()
         if columns != self._renderer.columns:
             old = self._renderer
-            self._renderer = Renderer(
-                columns, old.unfold_tools, old.unfold_thinking, self.window.only is None
-            )
+            self._renderer = Renderer(columns, old.unfold_tools, old.unfold_thinking, self.window.only is None)
             self._drawn.clear()
         changed = self._draw()
         if changed or self._shown != self.window.blocks.all:
@@ -106,7 +104,7 @@ class Stream(ScrollView, can_focus=True):
             self.refresh()
 
     def _draw(self) -> bool:
-        """Renders every block that has changed; tells whether there was one."""
+        """Renders every block that has changed; True if there was one."""
         now = now_ms()
         tick = now // 1000 != self._clock_s
         self._clock_s = now // 1000
@@ -242,6 +240,11 @@ class Stream(ScrollView, can_focus=True):
         self.scroll_to(y=min(found, self.max_scroll_y), animate=False, force=True)
         return True
 
+    def find_nothing(self) -> None:
+        """Marks no text any more."""
+        self.needle = ""
+        self.refresh()
+
     def find_here(self, needle: str) -> bool:
         """Goes to the first line that holds the text, from the very top of the screen."""
         self.needle = needle
@@ -271,11 +274,7 @@ class Stream(ScrollView, can_focus=True):
         self.show()
 
     def action_choose(self, step: int) -> None:
-        blocks = [
-            i
-            for i, block in enumerate(self._shown)
-            if not isinstance(block, LineBlock) and self._drawn[block]
-        ]
+        blocks = [i for i, block in enumerate(self._shown) if not isinstance(block, LineBlock) and self._drawn[block]]
         if self.chosen in self._shown:
             here = self._shown.index(self.chosen)
         else:

@@ -1,16 +1,18 @@
 """A part of the log, folded into blocks: it follows the end, and reaches further back when asked.
 
-Only reads. Memory is bounded whatever the log holds: blocks are let go at the far end and read again when
-somebody goes there. A part begins where nothing is open (a *seam*), so that a fold which starts there lacks
-nothing; a run without one is joined in its middle, as the fold can.
+Only reads. Memory is bounded however large the log is: blocks are dropped at the far end, and read again
+when they are scrolled to. A part begins where nothing is open (a *seam*), so that a fold which starts there misses
+nothing; a run without one is joined in its middle, which the fold allows.
 """
 
 from pathlib import Path
 
 from ralph_rpc.attach.blocks import Block, Blocks, TextBlock, ToolBlock
 from ralph_rpc.files.eventreader import EventReader
-from ralph_rpc.items import Item
-from ralph_rpc.view import View, skim_line, ticket_of
+from ralph_rpc.model import pi
+from ralph_rpc.story.fold import View
+from ralph_rpc.story.items import Item
+from ralph_rpc.story.lines import skim_line, ticket_of
 
 STEP = 256 << 10
 """Bytes of the log that are read back at once; more where they hold no seam."""
@@ -23,21 +25,19 @@ MOST = 1_500
 MOST_BYTES = 4 << 20
 """Text that is kept in them."""
 MOST_LINES = 10_000
-"""Lines that this makes on the screen: each is kept as it is sent to the terminal, and takes a kilobyte or
-more.
-"""
+"""Lines that this makes on the screen: each is kept as it is sent to the terminal, and takes a kilobyte or more."""
 
 _NEAR = 50
 """Blocks after a seam among which the end of something that was open there is looked for."""
-_SEAMS = (b'{"type":"agent_start"', b'{"type":"ralph_iteration_start"', b'{"type":"ralph_loop_start"')
-_TURN = b'{"type":"turn_start"'
+_SEAMS = tuple(map(pi.head, (pi.AGENT_START, "ralph_iteration_start", "ralph_loop_start")))
+_TURN = pi.head(pi.TURN_START)
 
 
 class Window:
     """`blocks.all` is what is shown of the log, `start` to `end` are its offsets; `only`: of this ticket
     alone.
 
-    Make one, `open_at_end` or `open_at` an offset, then `forward` again and again.
+    Make one, `open_at_end` or `open_at` an offset, then call `forward` repeatedly.
     """
 
     def __init__(self, path: Path, only: str | None = None) -> None:
@@ -55,24 +55,24 @@ class Window:
         self.view = View()
         self.blocks = Blocks()
         self.new_items: list[Item] = []
-        """What the last `forward` read, of all tickets: for who wants more than blocks."""
+        """The items that the last `forward` read, of all tickets."""
 
     def open_at_end(self) -> None:
-        """Begins so far before the end that a screen is filled, where there is enough."""
+        """Begins far enough before the end to fill a screen."""
         reader = EventReader.at_end(self.path, 0)
         end = reader.offset
         reader.close()
         self.open_at(_seam_before(self.path, end))
 
     def open_last(self, lines: int) -> None:
-        """Begins with the last so many events."""
+        """Begins with the last `lines` events."""
         reader = EventReader.at_end(self.path, lines)
         offset = reader.offset
         reader.close()
         self.open_at(offset)
 
     def open_at(self, offset: int) -> None:
-        """Begins anew with the line that holds this offset."""
+        """Begins again, with the line that holds this offset."""
         self.close()
         self._reader = EventReader.at(self.path, offset)
         self._reader.missed = 0
@@ -83,7 +83,7 @@ class Window:
         self.missed = 0
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         if self._reader is not None:
             self._reader.close()
 
@@ -93,7 +93,7 @@ class Window:
         return self._beyond(self.blocks.all) == 0
 
     def forward(self, most: int = SLICE) -> bool:
-        """Folds what comes next, some `most` bytes; tells whether there was anything."""
+        """Folds what comes next, about `most` bytes; True if there was anything."""
         assert self._reader is not None
         self.new_items = []
         until = self.end + most
@@ -201,9 +201,7 @@ def _seam_before(path: Path, offset: int) -> int:
     oldest = _oldest(path)
     step = STEP
     while offset - step > oldest and step <= FARTHEST:
-        found = _first_seam(
-            path, offset - step, offset - step * 3 // 4 if step > STEP else offset - STEP // 4
-        )
+        found = _first_seam(path, offset - step, offset - step * 3 // 4 if step > STEP else offset - STEP // 4)
         if found is not None:
             return found
         step *= 4
@@ -222,9 +220,7 @@ def _first_seam(path: Path, start: int, end: int) -> int | None:
                 if at >= end:
                     return None
                 # The turn right after agent_start begins with the prompt, and only that event tells.
-                if line.startswith(_SEAMS) or (
-                    before and line.startswith(_TURN) and not before.startswith(_SEAMS)
-                ):
+                if line.startswith(_SEAMS) or (before and line.startswith(_TURN) and not before.startswith(_SEAMS)):
                     return at
                 before = line
         return None

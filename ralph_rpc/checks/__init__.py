@@ -1,5 +1,5 @@
 """What `ralph-rpc doctor` looks at, one subject a module.
 
-A check is a function from a `Place` to findings. Looking changes nothing; what can be mended safely carries its
-repair, which is carried out only with --fix.
+A check is a function from a `Place` to findings. Looking changes nothing. A finding that can be fixed safely carries
+its repair, which runs only with --fix.
 """

@@ -1,4 +1,4 @@
-"""Whose the files are: prompts and answers are nobody else's business, and who writes to an inbox runs code as you."""
+"""Permissions: prompts and answers are private, and whoever can write to an inbox can run code as you."""
 
 import os
 import shlex
@@ -7,9 +7,10 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-from ralph_rpc import leftovers
 from ralph_rpc.checks.finding import Finding, Findings, Place
 from ralph_rpc.files.paths import LoopPaths, registry_dir
+from ralph_rpc.loops.hold import is_busy, kept_still
+from ralph_rpc.machine import nofollow
 
 
 def registry_folder(_: Place) -> Findings:
@@ -19,11 +20,11 @@ def registry_folder(_: Place) -> Findings:
         can = "is" if there == folder else "can be made and is"
         yield Finding("registry", "ok", f"{folder} {can} writable")
     else:
-        yield Finding("registry", "fail", f"{there} cannot be written", "make it yours, or set RALPH_HOME")
+        yield Finding("registry", "fail", f"{there} cannot be written", "make it writable for you, or set RALPH_HOME")
 
 
 def permissions(place: Place) -> Findings:
-    """Folders are 0700, files 0600; those of a living loop are only told of, as it works on them."""
+    """Folders are 0700, files 0600; those of a living loop are only reported, as it is using them."""
     ralph = place.project / ".ralph"
     places: list[tuple[Path, LoopPaths | None]] = [
         *((path, None) for path in (ralph, ralph / ".archive", registry_dir())),
@@ -31,30 +32,31 @@ def permissions(place: Place) -> Findings:
     ]
     wrong = [(path, loop) for path, loop in places if _wrong_mode(path) is not None]
     for path, loop in wrong:
-        mode = stat.S_IMODE(path.lstat().st_mode)
+        mode = stat.S_IMODE(nofollow.lstat(path).st_mode)
         what = "open to others" if mode & 0o077 else "closed to yourself"
         hint = f"chmod {_wrong_mode(path):o} {shlex.quote(str(path))}"
         text = f"{path} is {what} (mode {mode:04o})"
-        if loop is not None and leftovers.is_busy(loop):
+        if loop is not None and is_busy(loop):
             yield Finding("permissions", "fail", text, hint)
         else:
             repair = partial(_set_mode, path, loop, text)
             yield Finding("permissions", "fail", text, f"{hint}, or doctor --fix", repair)
-    if ralph.is_dir() and not wrong:
-        yield Finding("permissions", "ok", f"{ralph} is yours alone")
+    if nofollow.is_folder(ralph) and not wrong:
+        yield Finding("permissions", "ok", f"only you can read {ralph}")
 
 
 def _private(loop: LoopPaths) -> list[Path]:
-    """What `start` and the runner make. task.md is the user's own."""
+    """What `start` and the runner create. task.md belongs to the user."""
     folders = [loop.dir, loop.inbox, loop.rejected, loop.iterations, loop.sessions]
     files = [loop.config, loop.state, loop.pid, loop.commands, loop.runner_lock, loop.tree_lock]
-    return [*folders, *files, *loop.dir.glob("events.jsonl*"), *loop.dir.glob("runner.log*")]
+    logs = (path for path in nofollow.entries(loop.dir) if path.name.startswith(("events.jsonl", "runner.log")))
+    return [*folders, *files, *logs]
 
 
 def _wrong_mode(path: Path) -> int | None:
-    """The mode that it should have; None where it has that, is not there, or is nothing of ours."""
+    """The mode that it should have; None where it has that mode, is missing, or is not one of our files."""
     try:
-        status = path.lstat()
+        status = nofollow.lstat(path)
     except OSError:
         return None
     if status.st_uid != os.geteuid():
@@ -69,8 +71,8 @@ def _wrong_mode(path: Path) -> int | None:
 
 
 def _set_mode(path: Path, loop: LoopPaths | None, text: str) -> str:
-    with leftovers.kept_still(loop) if loop is not None else nullcontext():
+    with kept_still(loop) if loop is not None else nullcontext():
         right = _wrong_mode(path)
         if right is not None:
-            path.chmod(right)
-    return f"{text}: mended"
+            nofollow.set_mode(path, right)
+    return f"{text}: fixed"

@@ -1,15 +1,17 @@
 """The progress of a loop in the last line of a terminal. Used by `wait`, and by `start --foreground` for tickets.
 
-Drawn again over itself, and gone when it is no longer needed; nothing is drawn where nobody looks (no terminal).
+Drawn over itself, and gone when it is no longer needed; nothing is drawn where there is no terminal.
 """
 
-import os
 from types import TracebackType
 from typing import Self, TextIO
 
-from ralph_rpc.loops import LoopStatus
+from ralph_rpc.loops.figures import of_state
+from ralph_rpc.loops.status import LoopStatus
 from ralph_rpc.model.state import State
-from ralph_rpc.text import line_of, money, pad
+from ralph_rpc.terminal.screen import columns_of, write_text
+from ralph_rpc.terminal.units import cost
+from ralph_rpc.terminal.width import line_of, pad
 
 WIDTH = 20
 _ERASE = "\r\x1b[K"
@@ -29,43 +31,32 @@ class Bar:
         self.clear()
 
     def show(self, found: LoopStatus) -> None:
-        """Draws it anew if it has changed."""
+        """Draws it again if it has changed."""
         if found.state is None or not self._out.isatty():
             return
-        line = progress_line(found.state, found.shown, _columns(self._out) - 1)
+        line = progress_line(found.state, found.shown, (columns_of(self._out) or 80) - 1)
         if line != self._drawn:
-            encoding = self._out.encoding or "utf-8"
-            self._out.write(_ERASE + line.encode(encoding, "replace").decode(encoding))
-            self._out.flush()
+            write_text(self._out, _ERASE + line)
             self._drawn = line
 
     def clear(self) -> None:
         """Takes it away, so that something else can be written."""
         if self._drawn:
-            self._out.write(_ERASE)
-            self._out.flush()
+            write_text(self._out, _ERASE)
             self._drawn = ""
 
 
 def progress_line(state: State, shown: str, columns: int) -> str:
-    """One inert line of at most so many columns: bar, figures, and what runs."""
+    """One inert line of at most `columns` columns: bar, figures, and what runs."""
+    figures = of_state(state, "dead")  # no time is shown
+    done, most = figures.tickets or (state["stats"]["iterations"], figures.limit)
     tickets = state.get("tickets")
-    if tickets is not None:
-        done, most = tickets["closed"], tickets["total"]
-        what = f"{done}/{most} tickets"
-        running = ", ".join(f"{one['ticket']}: {one['doing']}" for one in tickets["running"])
-    else:
-        done, most = state["stats"]["iterations"], state["maxIterations"]
-        what = f"{done}{f'/{most}' if most else ''} iterations"
-        running = ""
-    cost = money(state["stats"]["cost"])
+    running = ", ".join(f"{one['ticket']}: {one['doing']}" for one in tickets["running"]) if tickets is not None else ""
+    spent = cost(figures.cost, figures.tokens)
     filled = "" if not most else pad("#" * (WIDTH * min(done, most) // most), WIDTH).replace(" ", ".")
-    parts = [part for part in (f"[{filled}]" if filled else "", state["name"], shown, what, cost, running) if part]
+    parts = [
+        part
+        for part in (f"[{filled}]" if filled else "", state["name"], shown, figures.progress_words, spent, running)
+        if part
+    ]
     return line_of("  ".join(parts), max(columns, 10))
-
-
-def _columns(out: TextIO) -> int:
-    try:
-        return os.get_terminal_size(out.fileno()).columns
-    except (OSError, ValueError):
-        return 80

@@ -1,4 +1,4 @@
-"""Items of `ralph_rpc.view` as lines for a terminal or a file; used by `logs` and whoever follows a loop.
+"""Items of `ralph_rpc.story.fold` as lines for a terminal or a file; used by `logs` and `start --foreground`.
 
 Text streams as it comes; a tool call is one line, written when it begins and completed in place when nothing
 came between, else repeated whole; iterations have borders with their cost. All text is made inert here.
@@ -7,9 +7,12 @@ came between, else repeated whole; iterations have borders with their cost. All 
 from collections.abc import Callable
 from typing import Any
 
-from ralph_rpc.cli.wording import worded
-from ralph_rpc.items import CommandStep, Item, MessageDone, TextDelta, ToolBegan, ToolEnded, UserText
-from ralph_rpc.text import Style, clip, duration, inert, line_of, paint, width
+from ralph_rpc.story.items import CommandReceipt, Item, MessageDone, TextDelta, ToolBegan, ToolEnded, UserText
+from ralph_rpc.story.words import worded
+from ralph_rpc.terminal.colour import Style, paint
+from ralph_rpc.terminal.inert import inert
+from ralph_rpc.terminal.units import duration
+from ralph_rpc.terminal.width import clip, line_of, width
 
 _NOTE = 300
 """Columns that a one-line note may have; a terminal wraps it, a log stays readable."""
@@ -77,7 +80,7 @@ class Readable:
         return clip(f"▸ {inert(name, keep_newlines=False)} {line_of(args, limit)}".rstrip(), limit)
 
     def _break(self) -> str:
-        """Ends the line that is open, whatever it holds."""
+        """Ends the line that is open."""
         tail = "" if self._fresh else " …\n" if self._open else "\n"
         self._fresh = True
         self._open = None
@@ -99,7 +102,7 @@ class Readable:
             return self._line("» " + line_of(item.text, self._columns - 2), "dim")
         return self._line("» " + inert(item.text.strip()).replace("\n", "\n  "), "bold")
 
-    def _command(self, item: CommandStep) -> str:
+    def _command(self, item: CommandReceipt) -> str:
         text = f"{item.command} {item.id[-8:]} {item.state}"
         text += " again (it may have arrived before a crash)" if item.redelivered else ""
         text += f": {item.message or item.reason}" if item.message or item.reason else ""
@@ -123,5 +126,5 @@ _WRITERS: dict[type, Callable[[Readable, Any], str]] = {
     ToolBegan: Readable._tool_began,
     MessageDone: Readable._message_done,
     UserText: Readable._user,
-    CommandStep: Readable._command,
+    CommandReceipt: Readable._command,
 }

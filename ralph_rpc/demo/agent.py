@@ -1,8 +1,8 @@
 """What the demo's model says: a small job done as an agent would do it, one item per iteration.
 
-It remembers nothing between requests. Which item is next, what was done in this session and what the operator
-asked for, it reads from the conversation it is sent, as a real model must; so it shows that a fresh context
-and a task file are enough. Also holds the project it works on. Pure.
+It remembers nothing between requests. It reads from the conversation which item is next, what this session has done
+and what the operator asked for, as a real model must; so it shows that a fresh context and a task file are enough.
+Also holds the project it works on. Pure.
 """
 
 import json
@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ralph_rpc.demo import backlog
 from ralph_rpc.demo.model import Reply, Request, Usage, since_prompt, text_of
 
 MARKER = "<promise>COMPLETE</promise>"
@@ -27,6 +28,9 @@ TASK = """\
 
 One item per iteration: write code and test, run `python3 -m unittest -q`, commit, tick the item.
 """
+
+WISHES = "wishes.md"
+"""The task's file in the project that `demo --keep` leaves."""
 
 FILES = {
     ".gitignore": "__pycache__/\n",
@@ -54,6 +58,9 @@ _TITLES = ("lower case and hyphens", "accents", "length")
 def reply(request: Request, steer_now: Callable[[], None]) -> Reply:
     """The next turn. `steer_now` is called once, before a turn in the middle of the second item."""
     conversation = since_prompt(request)
+    ticket = backlog.ticket_in(conversation)
+    if ticket is not None:
+        return backlog.reply(ticket, conversation, MARKER)
     if len(conversation) == 1:
         reads = [("read", {"path": path}) for path in (_task_path(conversation), "slug.py")]
         return _turn("I start with the task and the code.", *reads)
@@ -72,9 +79,7 @@ def reply(request: Request, steer_now: Callable[[], None]) -> Reply:
         return _turn("The operator wants '&' to become 'and'. I put that in too.", *_writes(item, wish=True))
     if not any(name == "bash" for name, _ in calls[_last_write(calls) :]):
         commit = f"git add -A && git commit -q -m 'slugify: {_TITLES[item - 1]}'"
-        return _turn(
-            "Now the tests, and a commit if they pass.", ("bash", {"command": f"{VERIFY} && {commit}"})
-        )
+        return _turn("Now the tests, and a commit if they pass.", ("bash", {"command": f"{VERIFY} && {commit}"}))
     if not any(name == "edit" for name, _ in calls):
         tick = {"oldText": f"- [ ] {item}.", "newText": f"- [x] {item}."}
         return _turn("They pass. I tick it.", ("edit", {"path": _task_path(conversation), "edits": [tick]}))
@@ -84,14 +89,12 @@ def reply(request: Request, steer_now: Callable[[], None]) -> Reply:
 
 
 def slug_py(item: int, wish: bool) -> str:
-    """slug.py after so many items, with or without the operator's wish."""
+    """slug.py once the first `item` items are done, with or without the operator's wish."""
     imports = "import re\nimport unicodedata\n" if item > 1 else "import re\n"
     limit = ", limit: int = 40" if item > 2 else ""
     lines = ['    words = re.findall(r"[a-z0-9]+", title.lower())\n']
     if item > 1:
-        lines.insert(
-            0, '    title = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode()\n'
-        )
+        lines.insert(0, '    title = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode()\n')
     if wish:
         lines.insert(0, f"    {AMPERSAND}\n")
     if item > 2:
@@ -103,14 +106,11 @@ def slug_py(item: int, wish: bool) -> str:
 
 
 def tests_py(item: int, wish: bool) -> str:
-    """Its tests, one for each thing it has learned."""
+    """Its tests, one for each item that is done."""
     tests = [
         ("words_are_joined_by_hyphens", 'slugify("Hello, World!"), "hello-world"'),
         ("accents_are_dropped", 'slugify("Crème brûlée"), "creme-brulee"'),
-        (
-            "long_titles_are_cut_between_words",
-            'slugify("word " * 9), "word-word-word-word-word-word-word-word"',
-        ),
+        ("long_titles_are_cut_between_words", 'slugify("word " * 9), "word-word-word-word-word-word-word-word"'),
     ][:item]
     if wish:
         tests.append(("an_ampersand_is_spoken", 'slugify("Salt & Pepper"), "salt-and-pepper"'))
@@ -130,7 +130,7 @@ def _writes(item: int, wish: bool) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _task_path(conversation: list[Request]) -> str:
-    """The loop says in its prompt where the task is kept."""
+    """Where the task is; the loop's prompt names it."""
     found = re.search(r"[^\s`]*\.ralph/[^\s`]+?/task\.md", text_of(conversation[0]))
     return found[0] if found else ".ralph/demo/task.md"
 

@@ -1,8 +1,8 @@
 """A language model that is a Python function, behind the OpenAI chat-completions protocol on loopback.
 
-pi talks to it as to any provider (`write_models_json` tells it where), streaming, tool calls and usage
-included; no account, no network, no cost. Used by `ralph-rpc demo` and, with faults added, by the tests.
-It keeps every request it was sent in memory and writes nothing; if the machine dies, nothing is left behind.
+pi talks to it as to any provider (`write_models_json` gives it the address), with streaming, tool calls and usage;
+no account, no network, no cost. Used by `ralph-rpc demo` and, with faults added, by the tests. It keeps every
+request in memory and writes nothing; if the machine dies, nothing is left behind.
 """
 
 import json
@@ -50,7 +50,7 @@ Request = dict[str, Any]
 """The body of a chat-completions request."""
 
 Script = Callable[[Request, int], Reply]
-"""Gets a request and its number, counted from 1, and returns the model's turn."""
+"""Takes a request and its number, counted from 1, and returns the model's turn."""
 
 
 class Stream:
@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         cast("_Server", self.server).model.take(self, request)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing: stderr is the terminal of the person who watches the demo."""
+        """Prints nothing: stderr is the terminal on which the demo is shown."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -141,7 +141,7 @@ class _Server(ThreadingHTTPServer):
     model: "Model"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A peer that went away is pi being ended; the script's own failures are answered in `take`."""
+        """Ignored: a peer that went away is pi being ended, and failures of the script are answered in `take`."""
 
 
 class Model:
@@ -194,7 +194,7 @@ class Model:
         stream.end(reply)
 
     def close(self) -> None:
-        """Lets go of every waiting request and stops listening."""
+        """Releases every waiting request and stops listening."""
         self._closing.set()
         self._server.shutdown()
         self._server.server_close()
@@ -204,18 +204,18 @@ class Model:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
 
 
 def write_models_json(
-    agent_dir: Path, port: int, *, context_window: int = 200_000, max_tokens: int = 8_192
+    agent_dir: Path, port: int, *, context_window: int = 200_000, max_tokens: int = 8_192, **more: Any
 ) -> None:
-    """Makes `agent_dir` a PI_CODING_AGENT_DIR in which the model on `port` is the only provider."""
+    """Makes `agent_dir` a PI_CODING_AGENT_DIR in which the model on `port` is the only provider.
+
+    `more` are members of the model as pi knows them, such as another `cost`.
+    """
     agent_dir.mkdir(parents=True, exist_ok=True)
     model = {
         "id": MODEL,
@@ -225,6 +225,7 @@ def write_models_json(
         "cost": PRICES,
         "contextWindow": context_window,
         "maxTokens": max_tokens,
+        **more,
     }
     provider = {
         "baseUrl": f"http://127.0.0.1:{port}/v1",
@@ -237,7 +238,7 @@ def write_models_json(
 
 
 def pi_environment(agent_dir: Path, base: Mapping[str, str]) -> dict[str, str]:
-    """`base`, changed so that pi knows the model of `agent_dir` and looks for nothing on the network."""
+    """`base`, changed so that pi uses the model of `agent_dir` and fetches nothing from the network."""
     local = "127.0.0.1,localhost"
     return {
         **base,

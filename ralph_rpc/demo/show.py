@@ -1,32 +1,35 @@
-"""The demo: a throwaway project, the scripted model, and the program itself run as a person would run it.
+"""The demo: a throwaway project, the scripted model, and the program itself, run as a person would run it.
 
-Called by `cli/demo.py`. All it makes lies in one temporary folder, which stays for a look afterwards and is
-removed if the demo is interrupted; the loop is then ended first. If the machine dies, that folder is left.
-pi gets its own settings folder, so that the user's is neither read nor written.
+Called by `cli/demo.py`. Everything it creates is in one temporary folder, which stays so that you can look at it, and
+is removed if the demo is interrupted, once the loop has been ended. If the machine dies, that folder is left. pi gets
+its own settings folder, so that the user's is neither read nor written.
 """
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ralph_rpc.demo import agent
+from ralph_rpc.demo import agent, backlog
 from ralph_rpc.demo.model import MODEL, PROVIDER, Model, pi_environment, write_models_json
 from ralph_rpc.errors import RalphError
 from ralph_rpc.files.paths import LoopPaths
-from ralph_rpc.pi_install import Pi
+from ralph_rpc.pi.find import Pi
+from ralph_rpc.terminal.units import money
 
 NAME = "demo"
 LIMITS = ["-n", "6", "--max-failures", "2", "--iteration-timeout", "2m", "--max-time", "5m"]
-"""However it goes, it ends."""
+"""Whatever happens, it ends."""
 PATIENCE_S = 360
 """For the whole loop: --max-time and the time to end it."""
 CALL_S = 90
@@ -46,6 +49,31 @@ def show(pi: Pi, say: Say) -> None:
         raise
 
 
+def leave(folder: Path, say: Say) -> None:
+    """Makes the project anew in `folder`, with its task in wishes.md and a backlog: the README's tour begins with it."""
+    _make_project(folder, {agent.WISHES: agent.TASK, **backlog.files()})
+    say(_TOUR.format(folder=folder, wishes=agent.WISHES, verify=agent.VERIFY))
+
+
+def answer(pi: Pi, say: Say) -> None:
+    """Answers as the scripted model for loops of the kept project, until Ctrl-C; says how to choose it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="ralph-demo-") as folder,
+        Model(lambda request, number: agent.reply(request, lambda: None)) as model,
+        _interruptible(),
+    ):
+        write_models_json(Path(folder), model.port)
+        chosen = {
+            **pi_environment(Path(folder), {}),
+            "RALPH_PI": pi.command[-1],
+            "RALPH_PROVIDER": PROVIDER,
+            "RALPH_MODEL": MODEL,
+        }
+        exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in chosen.items())
+        say(_SERVED.format(exports=exports))
+        threading.Event().wait()
+
+
 def _show(pi: Pi, say: Say, root: Path) -> None:
     project = root / "project"
     _make_project(project)
@@ -55,7 +83,7 @@ def _show(pi: Pi, say: Say, root: Path) -> None:
     wish = f'steer {NAME} "{agent.STEER}"'
 
     def steer_now() -> None:
-        time.sleep(0.4)  # the log that is shown lags a little; the lines should not mix
+        time.sleep(0.4)  # the log lags a little behind; the lines should not mix
         say(f"\n  (you, in another terminal)  $ ralph-rpc {wish}")
         loop.call("steer", NAME, agent.STEER, quiet=True)
 
@@ -132,9 +160,10 @@ def _environment(root: Path) -> dict[str, str]:
     return pi_environment(root / "pi-agent", {**base, "XDG_CONFIG_HOME": str(root / "config")})
 
 
-def _make_project(project: Path) -> None:
-    project.mkdir()
-    for name, text in agent.FILES.items():
+def _make_project(project: Path, more: Mapping[str, str] | None = None) -> None:
+    project.mkdir(parents=True, exist_ok=True)
+    for name, text in {**agent.FILES, **(more or {})}.items():
+        (project / name).parent.mkdir(exist_ok=True)
         (project / name).write_text(text, encoding="utf-8")
     git = ["git", "-C", str(project)]
     commands = [
@@ -153,23 +182,21 @@ def _make_project(project: Path) -> None:
         except FileNotFoundError:
             raise RalphError("the demo needs git, which is not on PATH", "Install git") from None
         except subprocess.CalledProcessError as error:
-            raise RalphError(
-                f"the demo's project could not be made: {error.stderr.strip()}", "Update git"
-            ) from error
+            raise RalphError(f"the demo's project could not be made: {error.stderr.strip()}", "Update git") from error
 
 
 def _sum_up(project: Path, root: Path, asked: int, say: Say) -> None:
-    """Says what happened; raises RalphError if that is not what was meant to happen."""
+    """Prints what happened; raises RalphError if it is not what should have happened."""
     paths = LoopPaths.of(project, NAME)
     state = json.loads(paths.state.read_bytes())
     if (state["status"], state["stopReason"]) != ("completed", "verified"):
         why = state["error"] or state["stopReason"]
-        raise RalphError(f"the demo ended as {state['status']}: {why}", f"Look into {paths.dir}")
+        raise RalphError(f"the demo ended as {state['status']}: {why}", f"Look in {paths.dir}")
     tests = subprocess.run(
         agent.VERIFY.split(), check=False, cwd=project, capture_output=True, text=True, timeout=CALL_S
     )
     if tests.returncode != 0 or agent.AMPERSAND not in (project / "slug.py").read_text(encoding="utf-8"):
-        raise RalphError("the loop completed, but its project is not as it should be", f"Look into {project}")
+        raise RalphError("the loop completed, but the project is not in the expected state", f"Look in {project}")
     commits = subprocess.run(
         ["git", "log", "--reverse", "--format=%h %s"], check=True, cwd=project, capture_output=True, text=True
     )
@@ -179,10 +206,10 @@ def _sum_up(project: Path, root: Path, asked: int, say: Say) -> None:
         steered = ", steered by you" if record["steering"] else ""
         say(
             f"  iteration {record['iteration']}: {record['turns']} turns, {record['toolCalls']} tool calls, "
-            f"${record['cost']:.4f}{steered}"
+            f"{money(record['cost'])}{steered}"
         )
     stats = state["stats"]
-    say(f"  together: {asked} requests to the model, ${stats['cost']:.4f} at its made-up prices")
+    say(f"  total: {asked} requests to the model, {money(stats['cost'])} at made-up prices")
     for receipt in _receipts(paths):
         say(f"  your message: {receipt}")
     say(f"  completed: the agent said so, and `{agent.VERIFY}` agreed\n")
@@ -191,7 +218,7 @@ def _sum_up(project: Path, root: Path, asked: int, say: Say) -> None:
 
 
 def _receipts(paths: LoopPaths) -> list[str]:
-    """The way of each message, such as `accepted -> queued -> delivered`."""
+    """The states each message went through, such as `accepted -> queued -> delivered`."""
     ways: dict[str, list[str]] = {}
     for line in paths.events.read_bytes().splitlines():
         event: dict[str, Any] = json.loads(line) if b'"ralph_command"' in line else {}
@@ -206,12 +233,26 @@ Where to look
   {project}
       the project; each commit is one iteration with an empty context
   {loop}
-      state.json (status now), events.jsonl (all that pi said), iterations/ (one record each),
+      state.json (status now), events.jsonl (everything pi said), iterations/ (one record each),
       task.md (the checklist), inbox/ (where commands are dropped; `touch stop.json` works)
 
   Remove it all:  rm -r {root}
 
-For real, in a project of yours, with your account (pi's /login, or a key such as ANTHROPIC_API_KEY):
+For real, in your own project and with your own account (/login in `ralph-rpc pi`, or a key such as ANTHROPIC_API_KEY):
 
   ralph-rpc start NAME -m 'what to do' --verify 'make test' --max-cost 5
-  ralph-rpc logs NAME -f        ralph-rpc steer NAME 'a wish'        ralph-rpc stop NAME"""
+  ralph-rpc logs NAME -f        ralph-rpc steer NAME 'what to change'        ralph-rpc stop NAME"""
+
+_TOUR = """
+The same project, untouched, for you to try it:
+
+  cd {folder}
+  ralph-rpc start slugs --task {wishes} --verify '{verify}' --max-cost 5
+  ralph-rpc start night --tickets --parallel 3 --verify 'python3 -m compileall -q .'"""
+
+_SERVED = """
+Without an account, first type this there, in another terminal:
+
+  export {exports}
+
+The scripted model answers until you press Ctrl-C here; it knows this one task and these tickets."""

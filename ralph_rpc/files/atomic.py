@@ -1,4 +1,4 @@
-"""Writes that happen wholly or not at all, and the reading that belongs to them.
+"""Writes that happen completely or not at all, and the matching reads.
 
 Every file of a loop and of the registry goes through here. A small file is replaced: a dot-named temporary
 file in the same folder, fsync, rename, fsync of the folder; a reader or a crash meets the old content or the
@@ -9,12 +9,15 @@ crash left behind the last LF is found by `end_of_lines`. Folders are 0700 and f
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from ralph_rpc.errors import RalphError
+from ralph_rpc.machine import nofollow
+from ralph_rpc.model.version import SCHEMA_VERSION
 
 BLOCK = 1 << 16
 LARGEST = 64 << 20
@@ -22,7 +25,7 @@ LARGEST = 64 << 20
 
 
 class Unreadable(RalphError):
-    """A file that is there but is not what it must be: no regular file, no JSON object, not allowed."""
+    """A file that is there but cannot be used: not a regular file, not a JSON object, or without permission."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"cannot read {path}: {reason}", "Repair it or move it aside")
@@ -30,28 +33,46 @@ class Unreadable(RalphError):
         self.reason = reason
 
 
+class Newer(Unreadable):
+    """A file that a newer version of this program wrote: nobody but that version may change or remove it."""
+
+    def __init__(self, path: Path, version: int) -> None:
+        super().__init__(
+            path, f"written by a newer ralph-rpc (schemaVersion {version}; this one reads {SCHEMA_VERSION})"
+        )
+        self.hint = "upgrade ralph-rpc, or use the version that wrote it"
+
+
 def write_atomic(path: Path, data: bytes, mode: int = 0o600, durable: bool = True) -> None:
     """Replace or create `path`; with `durable` it survives a power loss once this returns.
 
-    Raises OSError; then the old content stands and no temporary file is left. A temporary file that a crash
-    leaves is named `.tmp-…` and is nobody's content.
+    Raises OSError; then the old content stands and no temporary file is left. A temporary file left by a crash is named
+    `.tmp-…`, and no reader looks at it.
     """
     temp = path.parent / f".tmp-{os.urandom(16).hex()}"
-    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = nofollow.open_fd(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, foreign=True)
     try:
         try:
             os.fchmod(fd, mode)
+            _give_to_owner(fd, path.parent)
             write_all(fd, data)
             if durable:
                 os.fsync(fd)
         finally:
             os.close(fd)
-        temp.replace(path)
+        nofollow.rename(temp, path)
     except BaseException:
-        temp.unlink(missing_ok=True)
+        with suppress(OSError):
+            nofollow.unlink(temp)
         raise
     if durable:
         fsync_dir(path.parent)
+
+
+def _give_to_owner(fd: int, folder: Path) -> None:
+    """Root writes for the owner of the folder, as under sudo: the runner could not read a private file of root's."""
+    if os.geteuid() == 0 and (owner := nofollow.lstat(folder)).st_uid != 0:
+        os.fchown(fd, owner.st_uid, owner.st_gid)
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -64,8 +85,7 @@ def write_all(fd: int, data: bytes) -> None:
 def append_whole(fd: int, data: bytes, size: int) -> int:
     """Append all of `data` to an O_APPEND file of `size` bytes and return its new size.
 
-    Raises OSError; then the file is cut back, so that no part of a line stays for the next one to be glued
-    to.
+    Raises OSError; then the file is cut back, so that no part of a line is left in front of the next one.
     """
     try:
         write_all(fd, data)
@@ -76,15 +96,15 @@ def append_whole(fd: int, data: bytes, size: int) -> int:
 
 
 def cut_to(fd: int, size: int) -> None:
-    """Cut a file to `size` bytes, but never lengthen one that somebody else has cut already."""
+    """Cut a file to `size` bytes; one that is shorter is left as it is."""
     if os.fstat(fd).st_size > size:
         os.ftruncate(fd, size)
 
 
 def end_of_lines(fd: int, before: int | None = None) -> int:
-    """Return the position after the last LF (before a position), 0 where there is none.
+    """Return the position after the last LF (before a position), 0 if there is none.
 
-    What follows it at the end of a file is the line that a crash tore.
+    What follows it at the end of a file is a line torn by a crash.
     """
     position = os.fstat(fd).st_size if before is None else before
     while position > 0:
@@ -98,7 +118,7 @@ def end_of_lines(fd: int, before: int | None = None) -> int:
 
 def fsync_dir(path: Path) -> None:
     """Make the names in a folder durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = nofollow.open_fd(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
     finally:
@@ -106,18 +126,16 @@ def fsync_dir(path: Path) -> None:
 
 
 def make_private_dir(path: Path) -> None:
-    """Create a folder, and those missing above it, with mode 0700; one that is there is left as it is."""
-    if path.is_dir():
+    """Create a folder, and missing ones above it, with mode 0700; an existing one is left as it is."""
+    if nofollow.is_folder(path):
         return
-    if not path.parent.exists():
+    if not nofollow.exists(path.parent):
         make_private_dir(path.parent)
     try:
-        path.mkdir(0o700)
+        nofollow.make_folder(path)
     except FileExistsError:
-        if not path.is_dir():
+        if not nofollow.is_folder(path):
             raise
-        return
-    path.chmod(0o700)  # a umask can only have taken bits away
 
 
 def ensure_ralph_dir(project: Path) -> Path:
@@ -125,16 +143,19 @@ def ensure_ralph_dir(project: Path) -> Path:
     ralph_dir = project / ".ralph"
     make_private_dir(ralph_dir)
     ignore = ralph_dir / ".gitignore"
-    if not ignore.exists():
+    if not nofollow.exists(ignore):
         write_atomic(ignore, b"*\n")
     return ralph_dir
 
 
 def read_plain(path: Path, limit: int, follow: bool = True) -> bytes:
-    """Return the content of a regular file, of a larger one the first `limit` + 1 bytes. Raises OSError."""
-    # Without O_NONBLOCK a FIFO of that name would hold the reader for ever.
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    fd = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
+    """Return the content of a regular file, of a larger one the first `limit` + 1 bytes. Raises OSError.
+
+    `follow` is for files that the user names: below .ralph and .tickets no link is followed whatever it says.
+    """
+    # Without O_NONBLOCK, a FIFO of that name would block the reader for ever.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+    fd = nofollow.open_fd(path, flags if follow else flags | os.O_NOFOLLOW)
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
@@ -146,7 +167,10 @@ def read_plain(path: Path, limit: int, follow: bool = True) -> bytes:
 
 
 def read_json_object(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object in a file, or None if there is no file; raises Unreadable for all else."""
+    """Return the JSON object in a file, or None if there is no file; raises Unreadable for all else.
+
+    A file of a newer `schemaVersion` is Newer, whatever else it holds.
+    """
     try:
         data = read_plain(path, LARGEST, follow=False)
     except (FileNotFoundError, NotADirectoryError):
@@ -155,10 +179,18 @@ def read_json_object(path: Path) -> dict[str, Any] | None:
         raise Unreadable(path, error.strerror or str(error)) from error
     if len(data) > LARGEST:
         raise Unreadable(path, f"it is larger than {LARGEST >> 20} MiB")
+    return as_json_object(path, data)
+
+
+def as_json_object(path: Path, data: bytes) -> dict[str, Any]:
+    """Return the JSON object that `data`, read from a file, is; raises Unreadable, Newer for one of a newer version."""
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise Unreadable(path, f"it is not JSON ({error.msg}, line {error.lineno})") from error
     if not isinstance(value, dict):
         raise Unreadable(path, "it is not a JSON object")
+    version = value.get("schemaVersion")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise Newer(path, version)
     return value

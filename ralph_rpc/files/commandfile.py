@@ -1,32 +1,23 @@
-"""What a command file may be named and may hold, checked by hand and answered in words for its writer.
+"""Which names and contents a command file may have, checked by hand, with errors written for the file's writer.
 
 Called by `inbox.drop` before a command is written and by the runner's `Inbox` for files of any origin. Pure.
-pydantic would take longer to import than a whole `ralph-rpc stop` may take.
+Not pydantic: importing it takes longer than all of `ralph-rpc stop` may take.
 """
 
 from typing import Any
 
 import orjson
 
-from ralph_rpc.model.commands import VERBS, Body, Verb
+from ralph_rpc.model.commands import CHOICES, MESSAGES, VERBS, Body, Verb
 
 MAX_BYTES = 1 << 20
-UNKNOWN_NAME = (
-    f"unknown command name; name it <verb>.json or <verb>-<anything>.json with one of: {', '.join(VERBS)}"
-)
+UNKNOWN_NAME = f"unknown command name; name it <verb>.json or <verb>-<anything>.json with one of: {', '.join(VERBS)}"
 
 _MEMBERS = (b"type", b"id", b"message", b"when", b"then", b"ticket")
-_WITH_MESSAGE = ("steer", "followup")
-_CHOICES: dict[Verb, tuple[str, tuple[str, ...]]] = {
-    # member and its values, the default first
-    "followup": ("when", ("now", "next")),
-    "stop": ("when", ("iteration", "now")),
-    "abort": ("then", ("continue", "pause", "stop")),
-}
 
 
 class InvalidCommand(Exception):
-    """Content that is no command. `reason` tells its writer what to change; `id` is its own, if readable."""
+    """Content that is not a command. `reason` says what to change; `id` is the file's own, if readable."""
 
     def __init__(self, reason: str, id: str | None = None) -> None:
         super().__init__(reason)
@@ -45,7 +36,7 @@ def verb_of(name: str) -> Verb | None:
 def parse_command(verb: Verb, data: bytes) -> tuple[str | None, Body]:
     """Return the id (None where the file has none) and the body with its defaults; raises InvalidCommand.
 
-    Members that no command has are ignored. Blank content is invalid here: it may be a file half-written.
+    Unknown members are ignored. Blank content is invalid here: the file may be half written.
     """
     if not data.strip():
         raise InvalidCommand(f"the file is empty; {_expected(verb)}")
@@ -76,14 +67,14 @@ def _json_object(verb: Verb, data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidCommand(f"the file holds no JSON object; {_expected(verb)}")
     if twice := _repeated(data):
-        raise InvalidCommand(f"{twice} is there more than once; one of the two would be lost")
+        raise InvalidCommand(f"{twice} is there more than once; keep only one")
     return value
 
 
 def _repeated(data: bytes) -> str | None:
-    """A member of a command that valid JSON has twice at its top; parsers silently keep the last one."""
+    """A member of a command that the JSON object has twice; parsers silently keep the last one."""
     if b"\\u" not in data and all(data.count(b'"%s"' % name) < 2 for name in _MEMBERS):
-        return None  # almost always, and known without a second, slower parser
+        return None  # almost always, and checked without a second, slower parser
     import json
 
     try:
@@ -98,7 +89,7 @@ def _body(verb: Verb, value: dict[str, Any]) -> Body:
     if value.get("type", verb) != verb:
         raise InvalidCommand(f"type must be {verb}, as the file's name says, or be left out")
     body: Any = {}
-    if verb in _WITH_MESSAGE:
+    if verb in MESSAGES:
         message = value.get("message")
         if not isinstance(message, str) or not message.strip():
             raise InvalidCommand(f"message must be a text that is not empty; {_expected(verb)}")
@@ -108,8 +99,8 @@ def _body(verb: Verb, value: dict[str, Any]) -> Body:
             if not (isinstance(ticket, str) and _is_id(ticket)):
                 raise InvalidCommand("ticket must be the id of a ticket, or be left out")
             body["ticket"] = ticket
-    if verb in _CHOICES:
-        member, choices = _CHOICES[verb]
+    if verb in CHOICES:
+        member, choices = CHOICES[verb]
         choice = value.get(member, choices[0])
         if choice not in choices:
             raise InvalidCommand(f"{member} must be one of: {', '.join(choices)}")
@@ -123,4 +114,4 @@ def _is_id(id: str) -> bool:
 
 
 def _expected(verb: Verb) -> str:
-    return 'write an object such as {"message": "…"}' if verb in _WITH_MESSAGE else "{} is enough"
+    return 'write an object such as {"message": "…"}' if verb in MESSAGES else "{} is enough"

@@ -1,10 +1,11 @@
-"""The only writer of events.jsonl: appends whole lines, rotates by size, repairs what a crash or a hand left.
+"""The only writer of events.jsonl: appends whole lines, rotates by size, repairs what a crash or a person left.
 
-Used by the runner from two threads, one that moves pi's output and one that adds the runner's own events. If
-the machine dies here, every line before the last LF stands; `open` cuts off what follows, and finishes a
-rotation that was cut short. Offsets are logical: bytes over all files ever rotated, so records that point
-into the log stay true. The first line of each file that follows a rotation says at which offset it begins.
-Without room pi's lines are refused, so that pi waits; the runner's own are written from the reserve.
+Used by the runner from two threads: one moves pi's output, one adds the runner's own events. If the machine dies here,
+every line before the last LF stands; `open` cuts off what follows it, and finishes a rotation that was interrupted.
+Offsets are logical: bytes over all files ever rotated, so records that point into the log stay correct. The first line
+of each file after a rotation says at which offset it begins. A file that was deleted is written again from the open
+one, which takes the lines as long as there is no folder. On a full disk pi's lines are refused, so that pi waits; the
+runner's own are written from the reserve.
 """
 
 import contextlib
@@ -21,14 +22,16 @@ from ralph_rpc.clock import now_ms
 from ralph_rpc.files.atomic import append_whole, cut_to, end_of_lines, fsync_dir, write_all
 from ralph_rpc.files.eventreader import base_of, rotated_numbers, rotated_path
 from ralph_rpc.files.reserve import Reserve, lacks_room
+from ralph_rpc.machine import nofollow
 
+COPIED_AT_ONCE = 4 << 20
 TORN_KEPT = 1 << 20
 """Bytes of a torn line that are kept, as the `raw` of a ralph_unparsed line."""
 
 
 class EventLog:
-    """The log, open for appending. Every method may be called from any thread and none waits for another
-    thread's line: an event that arrives while a long line is being streamed follows that line.
+    """The log, open for appending. Every method may be called from any thread, and none waits for another thread's line:
+    an event that arrives while a long line is being streamed is written after that line.
     """
 
     def __init__(
@@ -45,19 +48,20 @@ class EventLog:
         self._line_start: int | None = None
         self._kept: list[bytes] = []
         self._lock = threading.Lock()
+        self._folder = _identity(path.parent)
 
     @classmethod
     def open(cls, path: Path, *, limit: int, keep: int, reserve: Reserve | None = None) -> "EventLog":
-        """Open or create the log, repaired; `limit` bytes rotate a file, `keep` rotated ones stay.
+        """Open or create the log and repair it; a file of `limit` bytes is rotated, `keep` rotated ones stay.
 
         A torn last line is cut off and kept as one ralph_unparsed line. Raises OSError.
         """
-        _temp(path).unlink(missing_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        nofollow.unlink(_temp(path), missing_ok=True)
+        fd = nofollow.open_fd(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             torn = _cut_torn_tail(fd)
             size = os.fstat(fd).st_size
-            # A rotation died before the new file got its name: the old one has its number already.
+            # A rotation was interrupted before the new file got its name: the old one has its number already.
             if size == 0 and (numbers := rotated_numbers(path)):
                 size = append_whole(fd, _log_open(_end_of(rotated_path(path, numbers[0]))), 0)
             log = cls(path, fd, base_of(fd), size, limit, keep, reserve)
@@ -75,7 +79,7 @@ class EventLog:
             return self._offset()
 
     def append(self, data: bytes) -> int:
-        """Append one or more whole lines of pi's, each ending in LF; return the logical offset after them.
+        """Append one or more whole lines from pi, each ending in LF; return the logical offset after them.
 
         Raises OSError; then nothing of them is in the log.
         """
@@ -85,7 +89,7 @@ class EventLog:
             return self._offset()
 
     def append_event(self, event: Mapping[str, Any]) -> int:
-        """Append an event of the runner's own; return the logical offset after it.
+        """Append one of the runner's own events; return the logical offset after it.
 
         While even the reserve does not hold it or a long line is being streamed, the event is kept in memory
         and written before anything else; the offset returned is then that of the log as it is. Other errors
@@ -121,7 +125,7 @@ class EventLog:
             self._size = append_whole(self._fd, tail, self._size)
             self._line_start = None
             offset = self._offset()
-            # The line is whole: an error now is not its, and would make the caller append its end again.
+            # The line is complete: an error now is not about it, and would make the caller append its end again.
             with contextlib.suppress(OSError):
                 self._write(b"")
             return offset
@@ -141,21 +145,21 @@ class EventLog:
     def sync(self) -> None:
         """Make everything appended so far durable; the other thread may append meanwhile.
 
-        Where somebody has taken the file away or cut it, the log goes on in a new one. Raises OSError.
+        If somebody has removed or cut the file, the log continues in a new one. Raises OSError.
         """
         with self._lock:
             if self._line_start is None:
                 if self._is_elsewhere():
                     self._begin_again()
                 self._write_kept()
-            fd = os.dup(self._fd)  # a rotation closes its own
+            fd = os.dup(self._fd)  # a rotation closes the log's own
         try:
             os.fdatasync(fd)
         finally:
             os.close(fd)
 
     def close(self) -> None:
-        """Write what was kept back, as far as the disk takes it, and close; a second call does nothing."""
+        """Write the events held back, as far as the disk takes them, and close; a second call does nothing."""
         self.abandon_line()
         with self._lock:
             if self._fd < 0:
@@ -183,19 +187,19 @@ class EventLog:
                 self._write_kept()
 
     def _is_lost(self) -> bool:
-        """Tell whether the file has no name any more, or was cut; cheap enough for every append."""
+        """True if the file has no name any more, or was cut; cheap enough for every append."""
         own = os.fstat(self._fd)
         return own.st_nlink == 0 or own.st_size < self._size
 
     def _is_elsewhere(self) -> bool:
-        """Tell whether the path names another file or none."""
+        """True if the path names another file, or none."""
         try:
-            return not os.path.samestat(os.fstat(self._fd), self._path.lstat())
-        except FileNotFoundError:
+            return not os.path.samestat(os.fstat(self._fd), nofollow.lstat(self._path))
+        except (FileNotFoundError, NotADirectoryError):
             return True
 
     def _write(self, data: bytes) -> None:
-        """Append the events that were kept back and then `data`, all or nothing."""
+        """Append the events held back and then `data`, all or nothing."""
         if not self._kept and not data:
             return
         self._renew()
@@ -207,14 +211,44 @@ class EventLog:
     def _renew(self) -> None:
         if self._is_lost():
             self._begin_again()
-        elif self._size >= self._limit:
+        elif self._size >= self._limit and _identity(self._path.parent) == self._folder:
             self._begin_file()
 
     def _begin_again(self) -> None:
+        folder = _identity(self._path.parent)
+        if folder is None:
+            return  # nowhere to begin: the lines are in the file that we hold
+        self._folder = folder
+        if os.fstat(self._fd).st_nlink == 0 and not nofollow.exists(self._path):  # not what somebody has put there
+            try:
+                self._restore()
+            except OSError as error:
+                if not lacks_room(error):
+                    raise
+            else:
+                return
         self._begin_file()
-        message = "events.jsonl was deleted, replaced or cut; the log goes on in a new file"
+        message = "events.jsonl was deleted, replaced or cut; the log continues in a new file"
         notice = {"type": "ralph_notice", "at": now_ms(), "level": "warning", "message": message}
         self._kept.append(orjson.dumps(notice) + b"\n")
+
+    def _restore(self) -> None:
+        """Put a deleted log back: all of it is in the file that we hold."""
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        fd = nofollow.open_fd(_temp(self._path), flags, 0o600)
+        try:
+            position = 0
+            while chunk := os.pread(self._fd, COPIED_AT_ONCE, position):
+                write_all(fd, chunk)
+                position += len(chunk)
+            os.fsync(fd)
+            nofollow.rename(_temp(self._path), self._path)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(self._fd)
+        self._fd, self._size = fd, position
+        fsync_dir(self._path.parent)
 
     def _begin_file(self) -> None:
         """Rotate. Each step leaves a log that `open` and every reader understand."""
@@ -222,13 +256,13 @@ class EventLog:
         base = self._base + self._size
         fd = _new_file(self._path, base)
         try:
-            # It is missing where an earlier try failed after this step, the old file has its number already, and
-            # where somebody took it away.
-            if self._path.exists():
+            # It is missing if an earlier try failed after this step (then the old file has its number already), or if
+            # somebody removed it.
+            if nofollow.exists(self._path):
                 self._make_room()
                 if self._keep:
-                    self._path.rename(rotated_path(self._path, 1))
-            _temp(self._path).replace(self._path)
+                    nofollow.rename(self._path, rotated_path(self._path, 1))
+            nofollow.rename(_temp(self._path), self._path)
         except BaseException:
             os.close(fd)
             raise
@@ -237,18 +271,18 @@ class EventLog:
         fsync_dir(self._path.parent)
 
     def _make_room(self) -> None:
-        """Free the number 1 by moving files up to the first gap; the oldest goes where there is none."""
+        """Free the number 1 by moving files up to the first gap; without a gap the oldest one is dropped."""
         numbers = rotated_numbers(self._path)
         for number in numbers:
             if number > self._keep:
-                rotated_path(self._path, number).unlink(missing_ok=True)
+                nofollow.unlink(rotated_path(self._path, number), missing_ok=True)
         free = next((n for n in range(1, self._keep) if n not in numbers), self._keep)
         for number in range(free - 1, 0, -1):
-            rotated_path(self._path, number).rename(rotated_path(self._path, number + 1))
+            nofollow.rename(rotated_path(self._path, number), rotated_path(self._path, number + 1))
 
 
 class _Beside:
-    """For pi's lines: only while the reserve is held; where they do not fit it is given up, and pi waits."""
+    """For pi's lines: only while the reserve is held; if they do not fit, it is given up and pi waits."""
 
     def __init__(self, reserve: Reserve | None, path: Path) -> None:
         self._reserve = reserve
@@ -261,6 +295,14 @@ class _Beside:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if self._reserve is not None and isinstance(error, OSError) and lacks_room(error):
             self._reserve.give()
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = nofollow.lstat(folder)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _temp(path: Path) -> Path:
@@ -276,12 +318,12 @@ def _unparsed(raw: bytes) -> dict[str, str]:
 
 
 def _new_file(path: Path, base: int) -> int:
-    """Return a file that waits for the name `path` and already has its first line.
+    """Return a file that will get the name `path` and already has its first line.
 
     No reader ever sees a file that does not say its base, and no crash leaves one.
     """
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(_temp(path), flags, 0o600)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    fd = nofollow.open_fd(_temp(path), flags, 0o600)
     try:
         write_all(fd, _log_open(base))
         os.fsync(fd)
@@ -293,7 +335,7 @@ def _new_file(path: Path, base: int) -> int:
 
 def _end_of(path: Path) -> int:
     """Return the logical offset after a rotated file's last whole line, cutting off what a crash tore."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    fd = nofollow.open_fd(path, os.O_RDWR | os.O_NOFOLLOW)
     try:
         end = end_of_lines(fd)
         cut_to(fd, end)

@@ -1,9 +1,9 @@
 """Reads events.jsonl and its rotated files as one long log, whole lines only, from any position.
 
-For `logs`, `status` and every other viewer; any number of readers at once, none of which the runner notices.
-A position is a *logical* offset: bytes over all files ever rotated. It stays valid across rotations and
-crashes of the writer. Files are read in blocks and never loaded whole; an unterminated last line is not an
-event yet.
+For `logs`, `status` and every other viewer; any number of readers at once, none of which affects the runner. Only reads,
+so a machine that dies here loses nothing. A position is a *logical* offset: bytes over all files ever rotated. It stays
+valid across rotations and crashes of the writer. Files are read in blocks and never loaded whole; an unterminated last
+line is not an event yet.
 """
 
 import os
@@ -13,17 +13,17 @@ from pathlib import Path
 import orjson
 
 from ralph_rpc.files.atomic import BLOCK, end_of_lines
+from ralph_rpc.machine import nofollow
 
 LOG_OPEN = b'{"type":"ralph_log_open",'
 """How the first line of every file after a rotation begins."""
 
 
 class EventReader:
-    """A position in the log. `offset` is where the next line starts, `missed` counts bytes that were dropped
-    by rotation before they were read.
+    """A position in the log. `offset` is where the next line starts, `missed` counts bytes that were dropped by rotation
+    before they were read.
 
-    Make one with `at`, `at_start` or `at_end`. It holds the file it reads open, so a rename can't take it
-    away.
+    Make one with `at`, `at_start` or `at_end`. It keeps the file that it reads open, so a rename can't take it away.
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
@@ -63,7 +63,7 @@ class EventReader:
         return reader
 
     def read(self, max_bytes: int = BLOCK) -> list[tuple[int, bytes]]:
-        """Return the next whole lines, some `max_bytes` of them or one longer line; [] if there are none now.
+        """Return the next whole lines, about `max_bytes` of them or one longer line; [] if there are none now.
 
         Each comes as (logical offset after the line, the line without its LF).
         """
@@ -73,19 +73,19 @@ class EventReader:
             lines = self._read_file(max_bytes)
             if lines or not self._is_rotated():
                 return lines
-            # What the writer appended between our look at the end and its rename is still to be read here.
+            # What the writer appended between our last read and its rename is still to be read here.
             lines = self._read_file(max_bytes)
             if lines or not self._advance():
                 return lines
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
     def _hold(self, fd: int, base: int) -> None:
-        """Go on in this file, which the generator that gave it is going to close."""
+        """Continue in this file, through a descriptor of our own: the generator closes the one it gave."""
         self.close()
         self._fd = os.dup(fd)
         self._base = base
@@ -132,7 +132,7 @@ class EventReader:
         while block := os.pread(fd, BLOCK, position):
             at = block.find(b"\n")
             if at >= 0:
-                # Read anew from its start: where the writer cut and wrote again, these are several lines.
+                # Read again from its start: if the writer cut and wrote again, these are several lines.
                 return _pread_all(fd, start, position + at + 1)
             position += len(block)
         self._scanned = position - start
@@ -141,7 +141,7 @@ class EventReader:
     def _is_rotated(self) -> bool:
         assert self._fd is not None
         try:
-            there = self.path.stat()
+            there = nofollow.lstat(self.path)
         except FileNotFoundError:
             return True
         return not os.path.samestat(there, os.fstat(self._fd))
@@ -175,26 +175,26 @@ def rotated_numbers(path: Path) -> list[int]:
     """Return the numbers of the rotated files that are there, ascending."""
     prefix = path.name + "."
     try:
-        names = [file.name for file in path.parent.iterdir()]
+        there = nofollow.names(path.parent)
     except FileNotFoundError:
         return []
-    numbers = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
+    numbers = (name.removeprefix(prefix) for name in there if name.startswith(prefix))
     return sorted(int(n) for n in numbers if n.isascii() and n.isdigit() and not n.startswith("0"))
 
 
 def log_files(path: Path) -> Iterator[tuple[int, int]]:
     """Yield (open descriptor, base) of every file of the log, newest first; closes each before the next.
 
-    An empty file is passed over: it has not said yet at which offset it begins.
+    An empty file is skipped: it does not say yet at which offset it begins.
     Files only ever move to higher numbers, so walking upwards meets each one at least once, however many
-    rotations happen meanwhile; one that is met again is known by its base.
+    rotations happen meanwhile; one that is met again is recognised by its base.
     """
     last_base: int | None = None
     number = 0
     highest = 0
     while number <= highest:
         try:
-            fd = os.open(rotated_path(path, number), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = nofollow.open_fd(rotated_path(path, number), os.O_RDONLY | os.O_NONBLOCK)
         except FileNotFoundError:
             fd = -1
         if fd >= 0:

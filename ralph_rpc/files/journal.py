@@ -1,26 +1,28 @@
-"""commands.jsonl, the journal of commands: received, sent, accepted, then delivered, rejected or expired.
+"""commands.jsonl, the journal of commands: received, sent, queued, then delivered, rejected or expired.
 
-Written by the runner only, from one thread. A command counts as received once its line is durable; its inbox
-file is removed after that. If the machine dies in between, the file is met again and recognised by its id, by
-its claimed name, or, where the claim was undone, by its origin; a torn last line was never durable, so it is
-cut off and its file is still there.
+Written only by the runner, from one thread. A command counts as received once its line is durable; its inbox file is
+removed after that. If the machine dies in between, the file is found again and recognised by its id, by its claimed
+name, or, if the claim was undone, by its origin; a torn last line was never durable, so it is cut off, and its file is
+still there.
 """
 
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import orjson
 
-from ralph_rpc.files.atomic import append_whole, cut_to, end_of_lines, write_atomic
+from ralph_rpc.files.atomic import append_whole, cut_to, end_of_lines, read_plain, write_atomic
+from ralph_rpc.machine import nofollow
 from ralph_rpc.model.commands import Body, JournalLine, Verb
 
 COMPACT_ABOVE = 4 << 20
 REMEMBERED = 1000
-"""Ended commands that a compacted journal still knows."""
+"""How many ended commands a compacted journal still knows."""
 
 _ENDED = ("delivered", "rejected", "expired")
 
@@ -48,7 +50,7 @@ class CommandJournal:
         self._origins: set[str] = set()
         self._unsynced = False
         self._doubtful = False
-        """A sync has failed: what it should have written may be lost, whatever a second sync says."""
+        """A sync failed: what it should have written may be lost, even if a later sync succeeds."""
 
     @classmethod
     def open(cls, path: Path) -> "CommandJournal":
@@ -64,12 +66,12 @@ class CommandJournal:
 
     @classmethod
     def read(cls, path: Path) -> "CommandJournal":
-        """What the journal says, to be looked at only: nothing is created, cut or kept open. Raises OSError."""
+        """Read the journal without changing it: nothing is created, cut or kept open. Raises OSError."""
         journal = cls(path)
-        if path.is_file():
+        if nofollow.is_file(path):
             journal._recall()
-        elif os.path.lexists(path):
-            raise OSError(errno.EINVAL, "it is no plain file", str(path))
+        elif nofollow.exists(path):
+            raise OSError(errno.EINVAL, "it is not a plain file", str(path))
         return journal
 
     def append(self, line: JournalLine, durable: bool) -> None:
@@ -78,7 +80,7 @@ class CommandJournal:
         Raises OSError; then the step is neither in the file nor counted.
         """
         if not self.is_intact():
-            self.mend(line["at"])
+            self.restore(line["at"])
         size = append_whole(self._fd, orjson.dumps(line) + b"\n", self._size)
         if durable:
             try:
@@ -91,9 +93,9 @@ class CommandJournal:
         self._count(line)
 
     def sync(self, at: int) -> None:
-        """Make durable what was appended and is not yet. Raises OSError."""
+        """Make durable what was appended without `durable`. Raises OSError."""
         if self._unsynced and not self.is_intact():
-            self.mend(at)
+            self.restore(at)
         elif self._unsynced:
             self._sync()
             self._unsynced = False
@@ -106,21 +108,21 @@ class CommandJournal:
             raise
 
     def is_intact(self) -> bool:
-        """Tell whether the file is still the one we write and holds all that is ours and nothing else."""
+        """True if the file is still the one we write, and holds all of our lines and nothing else."""
         if self._doubtful:
             return False
         try:
-            there = self._path.lstat()
+            there = nofollow.lstat(self._path)
         except OSError:
             return False
         return os.path.samestat(there, os.fstat(self._fd)) and there.st_size == self._size
 
-    def mend(self, at: int) -> None:
-        """Write the journal anew: what can still be read in the file, and every open command. Raises OSError.
+    def restore(self, at: int) -> None:
+        """Write the file anew: what can still be read in it, and every open command. Raises OSError.
 
-        Somebody else has changed it. Left as it is, a next runner would not know what this one has received.
+        For a file that somebody else has changed: the next runner would not know what this one has received.
         """
-        kept = list(self._lines()) if self._path.is_file() and not self._path.is_symlink() else []
+        kept = list(self._lines()) if nofollow.is_file(self._path) else self._lines_held()
         there = {line["id"] for line in kept if line["state"] == "received"}
         for command in self._open.values():
             if command.id not in there:
@@ -140,15 +142,15 @@ class CommandJournal:
         return list(self._open.values())
 
     def knows(self, id: str) -> bool:
-        """Tell whether a command of this id was ever received."""
+        """True if a command with this id was ever received."""
         return id in self._ids
 
     def knows_file(self, name: str) -> bool:
-        """Tell whether the claimed file of this name was received, so that it only has to be removed."""
+        """True if the claimed file of this name was received and only has to be removed."""
         return name in self._files
 
     def had_origin(self, origin: str | None) -> bool:
-        """Tell whether an earlier runner received the file that was this one before it was claimed."""
+        """True if an earlier runner received this very file before a power loss undid its claim."""
         return origin in self._origins
 
     def close(self) -> None:
@@ -158,14 +160,14 @@ class CommandJournal:
             self._fd = -1
 
     def _open_file(self) -> int:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        return os.open(self._path, flags, 0o600)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        return nofollow.open_fd(self._path, flags, 0o600)
 
     def _load(self) -> None:
         self._fd = self._open_file()
         try:
             if not stat.S_ISREG(os.fstat(self._fd).st_mode):
-                raise OSError(errno.EINVAL, "it is no plain file", str(self._path))
+                raise OSError(errno.EINVAL, "it is not a plain file", str(self._path))
             self._size = end_of_lines(self._fd)
             cut_to(self._fd, self._size)
             self._recall()
@@ -176,21 +178,17 @@ class CommandJournal:
     def _recall(self) -> None:
         for line in self._lines():
             self._count(line)
-            # Only here: while the system runs, no rename comes undone.
+            # Only here: while the system runs, no rename is undone.
             if isinstance(origin := line.get("origin"), str):
                 self._origins.add(origin)
 
+    def _lines_held(self) -> list[JournalLine]:
+        """The lines of the file that we hold, which may have no name any more."""
+        return list(_parsed(os.pread(self._fd, os.fstat(self._fd).st_size, 0)))
+
     def _lines(self) -> Iterator[JournalLine]:
-        """Yield the lines of the file; one that is damaged tells nothing and is passed over."""
-        for raw in self._path.read_bytes().split(b"\n"):
-            try:
-                line = orjson.loads(raw)
-            except orjson.JSONDecodeError:
-                continue
-            if isinstance(line, dict) and all(
-                isinstance(line.get(k), str) for k in ("id", "command", "state")
-            ):
-                yield cast(JournalLine, line)
+        """Yield the lines of the file; a damaged one is skipped."""
+        return _parsed(read_plain(self._path, sys.maxsize, follow=False))
 
     def _count(self, line: JournalLine) -> None:
         id, state = line["id"], line["state"]
@@ -208,7 +206,7 @@ class CommandJournal:
             self._open[id] = self._open[id]._replace(sent=True)
 
     def _compacted(self) -> bytes:
-        """Return every line of open commands, and of the last ended ones what it takes to know them again."""
+        """Return every line of open commands, and of the last ended ones what it takes to recognise them."""
         ended = [id for id in self._ids if id not in self._open]
         remembered = set(ended[-REMEMBERED:])
         kept: list[JournalLine] = []
@@ -219,6 +217,18 @@ class CommandJournal:
             elif line["id"] in self._open:
                 kept.append(line)
         return _encoded(kept)
+
+
+def _parsed(data: bytes) -> Iterator[JournalLine]:
+    for raw in data.split(b"\n"):
+        try:
+            line = orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            continue
+        if isinstance(line, dict) and all(isinstance(line.get(k), str) for k in ("id", "command", "state")):
+            if line["state"] == "accepted":  # as 0.1 called it; in events.jsonl that word means received
+                line["state"] = "queued"
+            yield cast(JournalLine, line)
 
 
 def _encoded(lines: list[JournalLine]) -> bytes:

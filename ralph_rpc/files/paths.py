@@ -1,8 +1,10 @@
-"""Every file and folder by name. Pure: it looks at the environment and builds paths, it touches nothing."""
+"""The name of every file and folder. It looks at the environment and builds paths, but changes no file."""
 
 import os
 from pathlib import Path
 from typing import NamedTuple
+
+from ralph_rpc.machine.nofollow import ralph_home
 
 INBOX = "inbox"
 
@@ -74,8 +76,16 @@ class LoopPaths(NamedTuple):
         return self.dir.parent / ".tickets.lock"
 
     @property
-    def worktrees(self) -> Path:
+    def old_worktrees(self) -> Path:
+        """Where versions before 0.2 made the worktrees of tickets; what is left there is still taken up."""
         return self.dir / "worktrees"
+
+    def worktrees(self, base: str | None = None) -> Path:
+        """The folder of the worktrees of tickets: below `base` (--worktrees-dir), by default in the user's data folder.
+
+        Outside of the project, so that nothing that looks for its settings or packages further up finds the project's.
+        """
+        return (Path(base) if base else worktrees_base()) / project_key(self.project) / self.name
 
     @property
     def runner_lock(self) -> Path:
@@ -94,6 +104,15 @@ class LoopPaths(NamedTuple):
         return self.dir / "worktree"
 
     @property
+    def kill_order(self) -> Path:
+        """There while `kill` ends the loop: its signal comes from a person."""
+        return self.dir / ".kill"
+
+    @property
+    def far(self) -> Path:
+        return self.dir / "far"
+
+    @property
     def reserve(self) -> Path:
         return self.dir / ".reserve"
 
@@ -102,7 +121,25 @@ class LoopPaths(NamedTuple):
         return self.dir / "runner.log"
 
 
+def data_dir() -> Path:
+    """The user's data folder, outside of every project: consents, remembered loops, worktrees, an installed pi."""
+    import platformdirs  # here: everyday commands need nothing from there
+
+    return platformdirs.user_data_path("ralph-rpc")
+
+
+def project_key(project: Path) -> str:
+    """The name of a project's folder among those of others: the same for every path that leads to it."""
+    import hashlib  # here: most commands need none
+
+    return hashlib.sha256(os.fsencode(os.path.realpath(project))).hexdigest()[:16]
+
+
+def worktrees_base() -> Path:
+    """Where the worktrees of tickets are by default."""
+    return data_dir() / "worktrees"
+
+
 def registry_dir() -> Path:
     """$RALPH_HOME/registry, by default ~/.ralph/registry."""
-    home = os.environ.get("RALPH_HOME")
-    return (Path(home) if home else Path.home() / ".ralph") / "registry"
+    return Path(ralph_home()) / "registry"

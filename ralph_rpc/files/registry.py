@@ -13,11 +13,12 @@ from typing import Any, Literal, NamedTuple, cast
 import orjson
 
 from ralph_rpc.clock import silent_ms
-from ralph_rpc.files import identity
-from ralph_rpc.files.atomic import BLOCK, Unreadable, make_private_dir, read_json_object, write_atomic
+from ralph_rpc.files.atomic import BLOCK, Newer, Unreadable, make_private_dir, read_json_object, write_atomic
 from ralph_rpc.files.paths import registry_dir
 from ralph_rpc.files.shapes import misfit
+from ralph_rpc.machine import identity
 from ralph_rpc.model.registry import RegistryEntry
+from ralph_rpc.model.version import SCHEMA_VERSION
 
 Liveness = Literal["alive", "stale", "dead"]
 
@@ -27,18 +28,20 @@ _LONGEST_SLUG = 180
 """Bytes, the suffix included: with the loop's name the file's name stays under 255."""
 
 
-class Found(NamedTuple):
+class StoredEntry(NamedTuple):
     """An entry and the file that holds it."""
 
     path: Path
     entry: RegistryEntry
 
 
-class Broken(NamedTuple):
-    """A file in the registry that is no entry."""
+class UnreadableEntry(NamedTuple):
+    """A file in the registry that cannot be read as an entry."""
 
     path: Path
     reason: str
+    newer: bool = False
+    """It is an entry of a newer version of this program."""
 
 
 def entry_path(cwd: Path, name: str) -> Path:
@@ -60,7 +63,8 @@ def publish(path: Path | None, entry: RegistryEntry) -> Path:
     cwd, name = Path(entry["cwd"]), entry["name"]
     if path is None or _holder(path, cwd, name) == "another":
         path = entry_path(cwd, name)
-    write_atomic(path, orjson.dumps(entry) + b"\n", durable=False)
+    # The first one survives a power loss, after which `resume --crashed` looks for it.
+    write_atomic(path, orjson.dumps({"schemaVersion": SCHEMA_VERSION, **entry}) + b"\n", durable=not path.exists())
     return path
 
 
@@ -69,14 +73,14 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def entries() -> tuple[list[Found], list[Broken]]:
-    """Return every entry, and every file that is none with the reason; in order of file names."""
+def entries() -> tuple[list[StoredEntry], list[UnreadableEntry]]:
+    """Return every entry, and every file that cannot be read with the reason; in order of file names."""
     folder = registry_dir()
     found, broken = entries_by_file()
-    return [Found(folder / file, entry) for file, entry in found], broken
+    return [StoredEntry(folder / file, entry) for file, entry in found], broken
 
 
-def entries_by_file() -> tuple[list[tuple[str, RegistryEntry]], list[Broken]]:
+def entries_by_file() -> tuple[list[tuple[str, RegistryEntry]], list[UnreadableEntry]]:
     """As `entries`, with bare names: ten thousand paths would be a good part of what `list --all` costs."""
     path = registry_dir()
     try:
@@ -97,23 +101,23 @@ def entries_by_file() -> tuple[list[tuple[str, RegistryEntry]], list[Broken]]:
 
 def _read_all(
     path: Path, folder: int, files: list[tuple[str, bool]]
-) -> tuple[list[tuple[str, RegistryEntry]], list[Broken]]:
+) -> tuple[list[tuple[str, RegistryEntry]], list[UnreadableEntry]]:
     found: list[tuple[str, RegistryEntry]] = []
-    broken: list[Broken] = []
+    broken: list[UnreadableEntry] = []
     for file, is_plain in files:
         entry = _read_plain(folder, file) if is_plain else None
         if entry is None:
             try:
                 entry = read_json_object(path / file)
             except Unreadable as problem:
-                broken.append(Broken(path / file, problem.reason))
+                broken.append(UnreadableEntry(path / file, problem.reason, isinstance(problem, Newer)))
                 continue
             if entry is None:
                 continue
         if reason := misfit(entry, RegistryEntry):
-            broken.append(Broken(path / file, reason))
+            broken.append(UnreadableEntry(path / file, reason))
         elif "\0" in entry["ralphDir"] or "\0" in entry["cwd"]:
-            broken.append(Broken(path / file, "it names no folder"))
+            broken.append(UnreadableEntry(path / file, "it names no folder"))
         else:
             found.append((file, cast(RegistryEntry, entry)))
     return found, broken
@@ -131,11 +135,13 @@ def _read_plain(folder: int, file: str) -> dict[str, Any] | None:
         value = orjson.loads(data) if len(data) < BLOCK else None
     except (OSError, orjson.JSONDecodeError):
         return None
-    return value if isinstance(value, dict) else None
+    # Of another version, it is for the careful way to judge.
+    known = isinstance(value, dict) and value.get("schemaVersion", SCHEMA_VERSION) == SCHEMA_VERSION
+    return value if known else None
 
 
 def liveness(entry: RegistryEntry) -> Liveness:
-    """Tell whether the entry's runner lives; `stale`: its process does, but was silent for 30 seconds."""
+    """Return whether the entry's runner lives; `stale`: its process does, but has been silent for 30 seconds."""
     if not identity.is_same(entry["pid"], entry["pidStartTime"], entry["bootId"]):
         return "dead"
     silent = silent_ms(entry["lastSeen"], entry.get("monotonicMs"))
@@ -143,13 +149,13 @@ def liveness(entry: RegistryEntry) -> Liveness:
 
 
 def livenesses(several: Sequence[RegistryEntry]) -> list[Liveness]:
-    """As `liveness` of each; who is not among this machine's processes is known to be dead without a look."""
+    """`liveness` of each; one whose pid this machine does not have is dead without a closer look."""
     here = _pids()
     return ["dead" if here is not None and one["pid"] not in here else liveness(one) for one in several]
 
 
 def _pids() -> frozenset[int] | None:
-    """The pids of all processes there are, None where the system does not list them so."""
+    """The pids of all processes, None where the system does not list them in /proc."""
     try:
         with os.scandir("/proc") as entries:
             return frozenset(int(entry.name) for entry in entries if entry.name.isdecimal()) or None
@@ -157,19 +163,21 @@ def _pids() -> frozenset[int] | None:
         return None
 
 
-def _holder(path: Path, cwd: Path, name: str) -> Literal["nobody", "us", "another"]:
+def _holder(path: Path, cwd: Path, name: str) -> Literal["none", "us", "another"]:
     try:
         entry = read_json_object(path)
+    except Newer:
+        return "another"
     except Unreadable:
         # A power loss can leave an empty file, which is free to be replaced; a folder is not.
-        return "another" if path.is_dir() else "nobody"
+        return "another" if path.is_dir() else "none"
     if entry is None or not isinstance(entry.get("cwd"), str):
-        return "nobody"
+        return "none"
     ours = entry["cwd"] in (str(cwd), os.path.realpath(cwd)) and entry.get("name") == name
     return "us" if ours else "another"
 
 
 def _digest(project: str) -> str:
-    import hashlib  # loads OpenSSL, which readers of the registry have no use for
+    import hashlib  # loads OpenSSL, which readers of the registry do not need
 
     return hashlib.sha256(os.fsencode(project)).hexdigest()[:8]

@@ -1,26 +1,22 @@
-"""Removal of a whole folder in which an agent's tools had their way.
+"""Removal of a whole folder that an agent's tools may have left in any state.
 
-Called for temporary folders, worktrees and the folders of loops. A machine that dies here leaves a part of them; done
-again, it removes the rest.
+Called for temporary folders, worktrees and the folders of loops. If the machine dies here, a part is left; calling it
+again removes the rest.
 """
 
-import os
-import stat
+from contextlib import suppress
 from pathlib import Path
+
+from ralph_rpc.machine import nofollow
 
 
 def remove_tree(path: Path) -> None:
     """Remove a folder and all below it, folders without permissions included. No link is followed. Raises OSError."""
-    _open(path)
-    for folder, below, _ in os.walk(path):
-        for name in below:  # before the walk goes down into it
-            _open(Path(folder, name))
-    import shutil  # here, because a start, which mostly finds nothing, has pi wait for whatever is loaded
-
-    shutil.rmtree(path)
+    nofollow.remove_tree(path)
 
 
-def _open(folder: Path) -> None:
-    mode = folder.lstat().st_mode
-    if stat.S_ISDIR(mode) and mode & 0o700 != 0o700:
-        folder.chmod(mode | 0o700)
+def remove_empty(*folders: Path) -> None:
+    """Remove these folders, one after the other, as long as there is nothing in them."""
+    with suppress(OSError):
+        for folder in folders:
+            nofollow.remove_folder(folder)

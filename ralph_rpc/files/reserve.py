@@ -1,8 +1,10 @@
-"""Room that is kept for bad times: a file of zeros in the loop's folder, given up when the disk is full.
+"""Room on the disk kept in reserve: a file of zeros and two empty ones in the loop's folder, given up when it is full.
 
-The runner takes it with pi's first line. When something does not fit it is given up, so that receipts, records,
-state.json and the end of the loop can still be written; pi's own lines may not use it (`EventLog`), so pi is held
-until there is room for both again. If the machine dies here the file is left behind and the next runner uses it.
+A disk can be out of blocks, or out of inodes while it has blocks; the empty files stand for the latter.
+
+The runner takes it with pi's first line. When a write does not fit, it is given up, so that receipts, records,
+state.json and the end of the loop can still be written; pi's own lines may not use it (`EventLog`), so pi waits until
+there is space for both again. If the machine dies here, the file is left behind and the next runner uses it.
 """
 
 import contextlib
@@ -12,6 +14,7 @@ import threading
 from pathlib import Path
 
 from ralph_rpc.files.atomic import write_all
+from ralph_rpc.machine import nofollow
 
 SIZE = 256 << 10
 
@@ -19,12 +22,26 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def lacks_room(error: OSError) -> bool:
-    """Tell whether there may be room again later: a full disk, a quota, a limit on the size of files."""
+    """True if there may be space again later: a full disk, a quota, a limit on the size of files."""
     return error.errno in _NO_ROOM
 
 
+def space(folder: Path) -> os.statvfs_result:
+    """What the folder's disk has left. Raises OSError."""
+    fd = nofollow.open_fd(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return os.statvfs(fd)
+    finally:
+        os.close(fd)
+
+
+def spares(path: Path) -> tuple[Path, ...]:
+    """The files of the reserve at `path`: those that only hold an inode, then the one that also holds space."""
+    return (*(path.with_name(f"{path.name}.{number}") for number in (1, 2)), path)
+
+
 class Reserve:
-    """The room for one loop. Any thread."""
+    """The reserve of one loop. For any thread."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -32,8 +49,11 @@ class Reserve:
         self._lock = threading.Lock()
 
     def take(self) -> bool:
-        """Hold the room; False where there is none. Raises OSError for all else."""
-        if self._held:  # asked for with each of pi's lines
+        """Hold the space; False if there is none. Raises OSError for any other failure.
+
+        Where the folder is gone there is nothing to hold, and what is written goes into files that are still open.
+        """
+        if self._held:  # called for each of pi's lines
             return True
         with self._lock:
             if not self._held:
@@ -41,29 +61,36 @@ class Reserve:
             return self._held
 
     def give(self) -> bool:
-        """Give the room up; False if it was not held."""
+        """Give the space up; False if it was not held."""
         with self._lock:
             was_held, self._held = self._held, False
-            with contextlib.suppress(OSError):
-                self._path.unlink(missing_ok=True)
+            self._remove()
             return was_held
 
     def _allocate(self) -> bool:
         try:
-            free = os.statvfs(self._path.parent)
+            free = space(self._path.parent)
             if free.f_bfree * free.f_frsize < 2 * SIZE:
                 return False
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fd = nofollow.open_fd(self._path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             try:
-                # Twice as much, and half of it back: who takes the last of a disk has to give it up again at once.
+                # Twice as much, and half of it back: the last space of a disk would have to be given up again at once.
                 write_all(fd, bytes(2 * SIZE))
                 os.ftruncate(fd, SIZE)
             finally:
                 os.close(fd)
+            for path in spares(self._path)[:-1]:
+                os.close(nofollow.open_fd(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+        except (FileNotFoundError, NotADirectoryError):
+            return True
         except OSError as error:
             if not lacks_room(error):
                 raise
-            with contextlib.suppress(OSError):
-                self._path.unlink(missing_ok=True)
+            self._remove()
             return False
         return True
+
+    def _remove(self) -> None:
+        for path in spares(self._path):
+            with contextlib.suppress(OSError):
+                nofollow.unlink(path, missing_ok=True)

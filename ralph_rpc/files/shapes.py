@@ -1,7 +1,7 @@
 """Does a value from a file have the shape that ralph_rpc.model gives that file?
 
-Used by everything that reads a file which anything may have written. Pure, and cheap to import: the everyday
-commands can't afford pydantic, which checks the same shapes where time allows.
+Used by every reader of a file that any program may have written. Pure, and cheap to import: the everyday commands
+can't afford pydantic, which checks the same shapes where there is time for it.
 """
 
 import types
@@ -13,7 +13,7 @@ _Check = Callable[[object, str], str | None]
 
 
 def misfit(value: object, shape: Any, at: str = "it") -> str | None:
-    """Say where a value from a file does not have the shape of a type of ralph_rpc.model; None where it has.
+    """Return where a value from a file departs from a shape of ralph_rpc.model; None where it fits.
 
     Covers what those shapes use: TypedDict, list, dict, Literal, unions and plain types. A key that is added
     to a file after version 1 has to be NotRequired, so that files of older versions keep their shape.
@@ -23,7 +23,7 @@ def misfit(value: object, shape: Any, at: str = "it") -> str | None:
 
 @cache
 def _check_of(shape: Any) -> _Check:
-    """Looks at a shape once, not once a value: a registry may hold ten thousand of them."""
+    """Examines a shape once, not for every value: a registry may hold ten thousand of them."""
     if is_typeddict(shape):
         return _object_check(shape)
     origin, arguments = get_origin(shape), get_args(shape)
@@ -41,7 +41,7 @@ def _check_of(shape: Any) -> _Check:
 
 
 def _plain_types(shape: Any) -> frozenset[type]:
-    """The types of the values that fit whatever they are; a shape of another kind has none."""
+    """The types of which every value fits; a shape of another kind has none."""
     if get_origin(shape) in (Union, types.UnionType):
         return frozenset[type]().union(*map(_plain_types, get_args(shape)))
     if not isinstance(shape, type) or get_origin(shape) is not None or is_typeddict(shape):

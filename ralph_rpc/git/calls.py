@@ -1,12 +1,13 @@
 """Calling git: the one place that says how.
 
-Every command runs without prompts, editors, background maintenance and the caller's GIT_* variables, and is
-bounded in time. No hook of the repository runs: one that fails, waits or pushes must not decide whether a
-loop starts, nor what becomes of a ticket; what has to hold of the work is what `--verify` is for. Nothing is
-signed, as nobody is there to type a passphrase. A machine that dies here leaves what a killed git leaves; the
-callers say what they make of it.
+Every command runs without prompts, editors, background maintenance and those of the caller's GIT_* variables that lead
+elsewhere, and is bounded in time. No hook of the repository runs: one that fails, waits or pushes must not decide
+whether a loop starts, nor what becomes of a ticket; checking the work is the job of `--verify`. Nothing is signed,
+because nobody is there to type a passphrase. A machine that dies here leaves what a killed git leaves; the callers say
+how they cope with that.
 """
 
+import errno
 import os
 import re
 import signal
@@ -16,27 +17,64 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ralph_rpc.errors import RalphError
+from ralph_rpc.machine.programs import on_path
 
 OLDEST = (2, 38)
 STATUS_TIMEOUT_S = 120.0
 CHECKOUT_TIMEOUT_S = 600.0  # a worktree of a large repository takes minutes to write or delete
 
 _SETTINGS = (
-    "core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "maintenance.auto=false",
-    "commit.gpgSign=false", "core.safecrlf=false",
-    # Refs are locked for an instant, by any number of writers: they are waited for.
-    "core.filesRefLockTimeout=1000", "core.packedRefsTimeout=1000",
-)  # fmt: skip
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "commit.gpgSign=false",
+    "core.safecrlf=false",
+    # Any number of writers lock refs for an instant: wait for them.
+    "core.filesRefLockTimeout=1000",
+    "core.packedRefsTimeout=1000",
+)
+
+_DROPPED = frozenset(
+    {
+        # What `git rev-parse --local-env-vars` lists, as it leads to another repository; but GIT_CONFIG_COUNT and
+        # GIT_CONFIG_PARAMETERS are settings of the user's, and containers give the author of commits by them.
+        *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_CONFIG", "GIT_OBJECT_DIRECTORY", "GIT_DIR", "GIT_WORK_TREE"),
+        *(
+            "GIT_IMPLICIT_WORK_TREE",
+            "GIT_GRAFT_FILE",
+            "GIT_INDEX_FILE",
+            "GIT_NO_REPLACE_OBJECTS",
+            "GIT_REPLACE_REF_BASE",
+        ),
+        *("GIT_PREFIX", "GIT_INTERNAL_SUPER_PREFIX", "GIT_SHALLOW_FILE", "GIT_COMMON_DIR", "GIT_NAMESPACE"),
+        # What would change the meaning of our arguments and of git's answers.
+        *("GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS"),
+        *("GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS", "GIT_CURL_VERBOSE"),
+    }
+)
+
+
+_UNFETCHED = {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none"}
+"""What keeps git from fetching by itself what a partial clone lacks; the first is for git 2.45 and newer."""
+_may_fetch = False
+
+_LOCKED = re.compile(r"Unable to create '.*\.lock'|cannot lock ref|could not lock|index\.lock|Stale file handle")
 
 
 class GitError(RalphError):
-    """A git command that failed: what it was, its exit code (None: ended by us, or never ran), and why."""
+    """A git command that failed: which one, its exit code (None: ended by us, or never ran), and why."""
 
     def __init__(self, command: str, returncode: int | None, reason: str, hint: str = "") -> None:
         super().__init__(f"`git {command}` failed: {reason}", hint)
         self.command = command
         self.returncode = returncode
         self.reason = reason
+
+    @property
+    def is_passing(self) -> bool:
+        """True if git gave no answer: it could not be run, was ended, or could not take a lock that somebody held."""
+        return self.returncode is None or self.returncode < 0 or _LOCKED.search(self.reason) is not None
 
 
 @dataclass(frozen=True)
@@ -65,18 +103,33 @@ class Result:
         return lines[-1] if lines else f"exit code {self.code}"
 
 
+def allow_fetching() -> None:
+    """From now on git may fetch what a partial clone lacks. Who only looks does not allow it: it runs what the
+    repository's settings name as the other side.
+    """
+    global _may_fetch
+    _may_fetch = True
+
+
 def command(args: Sequence[str], settings: Sequence[str] = ()) -> list[str]:
-    """The argv of a git command that runs no hook and starts nothing in the background."""
+    """The argv of a git command that runs no hook and starts nothing in the background. OSError without a git."""
     pairs = [word for setting in (*_SETTINGS, *settings) for word in ("-c", setting)]
-    return ["git", "--no-pager", *pairs, *args]
+    git = on_path("git")
+    if git is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "git")
+    return [git, "--no-pager", *pairs, *args]
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment less every GIT_*, such that git never asks and speaks English."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    # Optional locks are those of `status`, which would refresh (so rewrite) the user's index.
+    """This process's environment, set so that git never asks and speaks English.
+
+    Of GIT_* it drops what could lead to another repository or change the answers. Who commits, and the user's settings,
+    containers and CI often give this way alone.
+    """
+    clean = {key: value for key, value in os.environ.items() if key not in _DROPPED and not key.startswith("GIT_TRACE")}
+    # `status` takes optional locks, to refresh (so rewrite) the user's index.
     fixed = {"GIT_TERMINAL_PROMPT": "0", "GIT_EDITOR": "true", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-    return clean | fixed | dict(extra or {})
+    return clean | fixed | ({} if _may_fetch else _UNFETCHED) | dict(extra or {})
 
 
 def run(
@@ -90,7 +143,7 @@ def run(
 ) -> Result:
     """Run `git ARGS` in `cwd` for at most `timeout` seconds; GitError if it cannot, or fails and `check`.
 
-    Without `check` an exit code is an answer. A git that was killed gives none, and may have done its work: GitError.
+    Without `check` any exit code is an answer. A git that was killed gives none, and may have done its work: GitError.
     """
     shown = " ".join(args[:2])
     try:
@@ -112,7 +165,7 @@ def run(
             out, err = process.communicate(stdin, timeout=timeout)
         except subprocess.TimeoutExpired as error:
             _end(process)
-            raise GitError(shown, None, f"no end after {timeout:g} s") from error
+            raise GitError(shown, None, f"it did not finish within {timeout:g} s") from error
         except BaseException:
             _end(process)
             raise
@@ -122,9 +175,23 @@ def run(
     return result
 
 
+def without_filters(path: Path) -> tuple[str, ...]:
+    """Settings for `run` with which no filter runs that the repository's own settings name.
+
+    A clone brings none, but an archive or a shared folder may. What the user has set for all repositories stays.
+    """
+    asked = ["config", "--show-scope", "--name-only", "-z", "--get-regexp", r"^filter\."]
+    words = run(asked, path, check=False).fields
+    found = zip(words[::2], words[1::2], strict=False)
+    drivers = {name.rpartition(".")[0] for scope, name in found if scope in ("local", "worktree")}
+    off = ("clean=", "smudge=", "process=", "required=false")
+    return tuple(f"{driver}.{setting}" for driver in sorted(drivers) for setting in off)
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End git and its helpers, first such that it removes its lock files."""
+    """End git and its helpers, at first so that it removes its lock files."""
     os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGINT)  # a runner keeps SIGTERM to itself, and what it starts inherits that
     try:
         process.communicate(timeout=2)
     except subprocess.TimeoutExpired:
@@ -136,7 +203,7 @@ def version() -> tuple[int, int]:
     text = run(["--version"], Path("/")).line
     found = re.match(r"git version (\d+)\.(\d+)", text)
     if found is None:
-        raise GitError("--version", 0, f"unknown answer {text!r}")
+        raise GitError("--version", 0, f"unexpected output {text!r}")
     return int(found[1]), int(found[2])
 
 
@@ -146,7 +213,7 @@ def is_repo(path: Path) -> bool:
 
 
 def toplevel(path: Path) -> Path | None:
-    """The root of the work tree that `path` lies in; None if there is none, or no git."""
+    """The root of the work tree that `path` lies in; None if there is none, or no git is installed."""
     found = _answer(["rev-parse", "--show-toplevel"], path)
     return Path(found) if found is not None else None
 

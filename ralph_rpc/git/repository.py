@@ -1,11 +1,10 @@
 """What git knows of a repository's checkouts, and the lock under which they are changed.
 
-The lock is one file in the directory that all worktrees share, held by whoever adds, removes or merges, in
-any process; git's own locks fail instead of waiting. It is never held while an agent or a verification runs.
-A holder that dies may leave a git at work: its commands carry the lock's path in their environment, and the
-next holder waits for them, and ends them if they do not end. A lock file that a killed git left is removed
-when a command of ours runs into it and no living git can be its owner; the index of a person's checkout is
-never unlocked so.
+The lock is one file in the directory that all worktrees share, held by any process that adds, removes or merges; git's
+own locks fail instead of waiting. It is never held while an agent or a verification runs. A holder that dies may leave
+a running git behind: its commands carry the lock's path in their environment, and the next holder waits for them, and
+ends them if they do not finish. A lock file that a killed git left is removed when a command of ours runs into it and
+no living git can own it; the index of a person's checkout is never unlocked that way.
 """
 
 import os
@@ -17,18 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ralph_rpc.errors import UsageError
-from ralph_rpc.files import locks
 from ralph_rpc.git.calls import GitError, Result, run
+from ralph_rpc.machine import locks
 
 LOCK_PATIENCE_S = 60.0
 TICKET_PATIENCE_S = 900.0
 """Tickets wait for one another, and each may check out a large repository."""
 
 OWNER_PATIENCE_S = 10.0
-"""How long a git that holds a lock file, or that a dead process of ours left, is waited for."""
+"""How long to wait for a git that holds a lock file, or that a dead process of ours left."""
 
 LOCK_REASON = "ralph-rpc"
-"""Begins the reason why worktrees of tickets are locked, so that no `git worktree prune` forgets them."""
+"""How the reason begins with which tickets' worktrees are locked, so that no `git worktree prune` forgets them."""
 
 _MARK = "RALPH_RPC_GIT"
 _LEFT_LOCK = re.compile(r"[Uu]nable to create '?(/.+?\.(?:lock|new))'?: File exists")
@@ -80,7 +79,7 @@ def find_worktree(project: Path, path: Path) -> Worktree | None:
 
 def same_place(one: Path, other: Path) -> bool:
     """Whether both paths name the same entry of a folder."""
-    # The last part is not followed: a link that lies in a worktree's place is not the worktree it leads to.
+    # The last part is not followed: a link in a worktree's place is not the worktree it leads to.
     return one.parent.resolve() / one.name == other.parent.resolve() / other.name
 
 
@@ -99,15 +98,18 @@ def git_dir(checkout: Path) -> Path | None:
 
 
 def operation_in(folder: Path) -> str | None:
-    """What a person has begun in the checkout whose git_dir this is: `a merge`, `a rebase`, …"""
+    """What a person has started in the checkout whose git_dir this is: `a merge`, `a rebase`, …"""
     return next((what for name, what in _OPERATIONS.items() if (folder / name).exists()), None)
 
 
 def branch_in_use(common: Path, branch: str) -> str | None:
-    """`a rebase` or `a bisect` that returns to this branch when it ends, in any checkout."""
+    """`a rebase` or `a bisect`, in any checkout, that returns to this branch when it ends."""
     for folder in (common, *sorted((common / "worktrees").glob("*"))):
-        for name, what in (("rebase-merge/head-name", "a rebase"), ("rebase-apply/head-name", "a rebase"),
-                           ("BISECT_START", "a bisect")):  # fmt: skip
+        for name, what in (
+            ("rebase-merge/head-name", "a rebase"),
+            ("rebase-apply/head-name", "a rebase"),
+            ("BISECT_START", "a bisect"),
+        ):
             try:
                 named = os.fsdecode((folder / name).read_bytes().strip())
             except OSError:
@@ -118,13 +120,13 @@ def branch_in_use(common: Path, branch: str) -> str | None:
 
 
 def branch_head(project: Path, branch: str) -> str | None:
-    """The commit that the branch is at; None if there is no such branch."""
+    """The branch's commit; None if there is no such branch."""
     found = run(["rev-parse", "--quiet", "--verify", f"refs/heads/{branch}^{{commit}}"], project, check=False)
     return found.line if found.code == 0 else None
 
 
 def is_ancestor(project: Path, one: str, other: str) -> bool:
-    """Whether `other` has all that is in `one`."""
+    """Whether `other` contains all commits of `one`."""
     done = run(["merge-base", "--is-ancestor", one, other], project, check=False)
     if done.code not in (0, 1):
         raise GitError("merge-base --is-ancestor", done.code, done.last_error)
@@ -135,7 +137,7 @@ def common_dir(project: Path) -> Path:
     """The directory that all worktrees of the project's repository share."""
     found = run(["rev-parse", "--path-format=absolute", "--git-common-dir"], project, check=False)
     if found.code != 0:
-        raise UsageError(f"{project} is no git repository", "git init, or start without --worktree")
+        raise UsageError(f"{project} is not a git repository", "git init, or start without --worktree")
     return Path(found.line)
 
 
@@ -172,7 +174,7 @@ def repository_lock(project: Path, patience_s: float | None = None) -> Iterator[
     path = lock_path(project)
     lock = locks.acquire(path, LOCK_PATIENCE_S if patience_s is None else patience_s)
     if lock is None:
-        raise GitError("worktree", None, f"another ralph-rpc works on worktrees of {project}", "try again")
+        raise GitError("worktree", None, f"another ralph-rpc is changing worktrees of {project}", "try again")
     with lock:
         # What is written here while the lock is held is still there if its holder died.
         if os.pread(lock.fd, 1, 0):
@@ -202,25 +204,25 @@ def run_past_locks(
         if left is None or time.monotonic() > deadline:
             break
         lock = Path(left[1])
-        if not lock.is_relative_to(common.resolve()) or not _is_gone_or_ownerless(lock, (cwd, common)):
+        if not lock.is_relative_to(common.resolve()) or not is_ownerless(lock, (cwd, common)):
             time.sleep(0.05)
             continue
         lock.unlink(missing_ok=True)
     if check and done.code != 0:
-        held = f"a git that still runs may hold {left[1]}" if left is not None else done.last_error
+        held = f"a running git may hold {left[1]}" if left is not None else done.last_error
         raise GitError(" ".join(args[:2]), done.code, held)
     return done
 
 
-def _is_gone_or_ownerless(lock: Path, places: Sequence[Path]) -> bool:
-    """Whether no living git can have made this lock file: none that runs in these places is older than it."""
+def is_ownerless(lock: Path, places: Sequence[Path]) -> bool:
+    """Whether no living git can have made this lock file, or it is gone: none that runs in these places is older than it."""
     try:
         made = lock.stat().st_mtime
     except FileNotFoundError:
         return True
     import psutil  # here, as it takes long to load and is hardly ever needed
 
-    from ralph_rpc.processes import processes
+    from ralph_rpc.machine.processes import processes
 
     resolved = [place.resolve() for place in places]
     roots = resolved + [place.parent for place in resolved if place.name == ".git"]
@@ -237,11 +239,24 @@ def _is_gone_or_ownerless(lock: Path, places: Sequence[Path]) -> bool:
     return True
 
 
+def git_runs_in(place: Path) -> bool:
+    """Whether a git command is under way there, but for those that only ask on our behalf."""
+    import psutil  # here, as above
+
+    from ralph_rpc.machine.processes import processes
+
+    for process in processes():
+        with suppress(psutil.Error, OSError):
+            if process.name() == "git" and Path(process.cwd()).is_relative_to(place.resolve()):
+                return True
+    return False
+
+
 def end_orphans(mark: str) -> None:
     """Wait for the gits that a dead process of ours left at work under this mark, then end them."""
     import psutil  # here, as above
 
-    from ralph_rpc.processes import processes
+    from ralph_rpc.machine.processes import processes
 
     left = []
     for process in processes():

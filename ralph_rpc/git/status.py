@@ -1,4 +1,4 @@
-"""What `git status` says of a checkout, as values. For whatever commits, merges or removes; it only looks."""
+"""What `git status` says of a checkout, as values. Used before committing, merging and removing; it only looks."""
 
 import os
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ class Entry:
     y: str
     indexed: str = ""
     mode: str = ""
+    nested: str = ""
+    """Of a submodule: `C` if it has another commit, `M` changed and `U` untracked files in it."""
 
     @property
     def is_untracked(self) -> bool:
@@ -65,8 +67,9 @@ def status_of(checkout: Path, untracked: str = "all") -> Status:
         elif kind == "?":
             entries.append(Entry(rest, "?", "?"))
         elif kind == "1":
-            states, _, _, mode, _, _, indexed, path = rest.split(" ", 7)
-            entries.append(Entry(path, states[0], states[1], indexed.strip("0") and indexed, mode))
+            states, nested, _, mode, _, _, indexed, path = rest.split(" ", 7)
+            inside = nested[1:].replace(".", "") if nested.startswith("S") else ""
+            entries.append(Entry(path, states[0], states[1], indexed.strip("0") and indexed, mode, inside))
         elif kind == "u":
             entries.append(Entry(rest.split(" ", 9)[9], "u", "u"))
     return Status(branch, commit, tuple(entries))

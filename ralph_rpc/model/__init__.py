@@ -1,4 +1,4 @@
-"""The shapes on disk and on the wire, one definition each.
+"""The shapes of our files and messages, one definition each.
 
 Every shape is a `TypedDict`: it costs the everyday commands nothing to import, mypy checks the code that
 writes it, and pydantic (`model/schemas.py`, imported only by validators and by `ralph-rpc schema`) turns the

@@ -1,9 +1,34 @@
-"""Commands: the files of the inbox and the lines of commands.jsonl."""
+"""Commands: the files of the inbox and the lines of commands.jsonl.
 
-from typing import Literal, NotRequired, TypedDict
+The only place that lists the verbs, their groups and their choices.
+"""
 
-Verb = Literal["steer", "followup", "abort", "stop", "pause", "resume"]
-VERBS: tuple[Verb, ...] = ("steer", "followup", "abort", "stop", "pause", "resume")
+from collections.abc import Mapping
+from typing import Final, Literal, NotRequired, TypedDict, get_args
+
+MessageVerb = Literal["steer", "followup"]
+OrderVerb = Literal["stop", "abort", "pause"]
+ControlVerb = OrderVerb | Literal["resume"]
+Verb = MessageVerb | ControlVerb
+
+MESSAGES: Final[tuple[MessageVerb, ...]] = get_args(MessageVerb)
+"""They carry text for the agent."""
+ORDERS: Final[tuple[OrderVerb, ...]] = get_args(OrderVerb)
+"""They interrupt or end the work, and are taken before anything else that waits in the inbox."""
+CONTROL: Final[tuple[ControlVerb, ...]] = (*ORDERS, "resume")
+"""They are for the loop itself, whatever the agent does."""
+VERBS: Final[tuple[Verb, ...]] = (*MESSAGES, *CONTROL)
+
+StopWhen = Literal["iteration", "now"]
+FollowupWhen = Literal["now", "next"]
+Then = Literal["continue", "pause", "stop"]
+
+CHOICES: Final[Mapping[Verb, tuple[Literal["when", "then"], tuple[str, ...]]]] = {
+    "followup": ("when", get_args(FollowupWhen)),
+    "stop": ("when", get_args(StopWhen)),
+    "abort": ("then", get_args(Then)),
+}
+"""The member of the body that a verb has a choice in, and its values, the default first."""
 
 
 class Steer(TypedDict):
@@ -13,7 +38,7 @@ class Steer(TypedDict):
     id: NotRequired[str]
     message: str
     ticket: NotRequired[str]
-    """In a ticket loop: whose worker it is for."""
+    """Ticket loops: the ticket whose agent gets it."""
 
 
 class Followup(TypedDict):
@@ -22,9 +47,9 @@ class Followup(TypedDict):
     type: NotRequired[Literal["followup"]]
     id: NotRequired[str]
     message: str
-    when: NotRequired[Literal["now", "next"]]
+    when: NotRequired[FollowupWhen]
     ticket: NotRequired[str]
-    """As with steer."""
+    """As for steer."""
 
 
 class Abort(TypedDict):
@@ -32,7 +57,7 @@ class Abort(TypedDict):
 
     type: NotRequired[Literal["abort"]]
     id: NotRequired[str]
-    then: NotRequired[Literal["continue", "pause", "stop"]]
+    then: NotRequired[Then]
 
 
 class Stop(TypedDict):
@@ -40,7 +65,7 @@ class Stop(TypedDict):
 
     type: NotRequired[Literal["stop"]]
     id: NotRequired[str]
-    when: NotRequired[Literal["iteration", "now"]]
+    when: NotRequired[StopWhen]
 
 
 class Pause(TypedDict):
@@ -51,7 +76,7 @@ class Pause(TypedDict):
 
 
 class Resume(TypedDict):
-    """Goes on after a pause."""
+    """Ends a pause."""
 
     type: NotRequired[Literal["resume"]]
     id: NotRequired[str]
@@ -61,12 +86,13 @@ class Body(TypedDict):
     """A checked command, whatever its verb, with its defaults filled in."""
 
     message: NotRequired[str]
-    when: NotRequired[Literal["now", "next", "iteration"]]
-    then: NotRequired[Literal["continue", "pause", "stop"]]
+    when: NotRequired[StopWhen | FollowupWhen]
+    then: NotRequired[Then]
     ticket: NotRequired[str]
 
 
-JournalState = Literal["received", "sent", "accepted", "delivered", "rejected", "expired"]
+JournalState = Literal["received", "sent", "queued", "delivered", "rejected", "expired"]
+"""`queued`: pi has taken the message, and will give it to the model. `delivered`: the model has begun to answer with it."""
 
 
 class JournalLine(TypedDict):
@@ -85,7 +111,7 @@ class JournalLine(TypedDict):
     """With `received` of a file without an id: inode and time of change before it was claimed. A power loss may give it
     its old name back."""
     iteration: NotRequired[int]
-    """With `sent`, `accepted`, `delivered`."""
+    """With `sent`, `queued`, `delivered`."""
     reason: NotRequired[str]
     """With `rejected` and `expired`."""
     redelivered: NotRequired[bool]

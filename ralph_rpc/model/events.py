@@ -19,7 +19,7 @@ class Stamp(TypedDict):
 
 
 class LoopStart(TypedDict):
-    """A runner took the loop over."""
+    """A runner took over the loop."""
 
     type: Literal["ralph_loop_start"]
     at: int
@@ -68,8 +68,13 @@ class PiStart(TypedDict):
     type: Literal["ralph_pi_start"]
     at: int
     pid: int
+    """With a launcher: of the launcher."""
     version: str | None
     argv: list[str]
+    launcher: NotRequired[str]
+    """What started it on another machine or in a box."""
+    host: NotRequired[str]
+    """The name of the machine or box that it runs on, with a launcher."""
     ticket: NotRequired[str]
 
 
@@ -106,9 +111,11 @@ class VerifyRun(Verify):
     type: Literal["ralph_verify"]
     at: int
     ticket: NotRequired[str]
+    tickets: NotRequired[list[str]]
+    """Of a batch of the merge queue; empty: the target branch's own tip."""
 
 
-class Notice(TypedDict):
+class RunnerNotice(TypedDict):
     """Something a person should know."""
 
     type: Literal["ralph_notice"]
@@ -122,14 +129,34 @@ class Notice(TypedDict):
 TicketStep = TypedDict(
     "TicketStep",
     {
-        "type": Literal["ralph_ticket"], "at": int, "ticket": str, "from": TicketStatus | Literal["ready"], "to": TicketStatus,
+        "type": Literal["ralph_ticket"],
+        "at": int,
+        "ticket": str,
+        "from": TicketStatus | Literal["ready"],
+        "to": TicketStatus,
         "reason": NotRequired[str],
     },
-)  # fmt: skip
+)
+
+
+class BatchStep(TypedDict):
+    """What became of finished tickets that the merge queue has brought together."""
+
+    type: Literal["ralph_batch"]
+    at: int
+    tickets: list[str]
+    """Merged one on top of the other; empty: the target branch itself."""
+    state: Literal["verifying", "restarted", "red", "landed", "target-red"]
+    """restarted: verify had only begun when more tickets came, and is started over with them. target-red: the target branch's
+    own tip is red, so that nobody is to blame."""
+    durationMs: NotRequired[int]
+    """Of the verification that was red or given up, or of the move of the target branch."""
+    fluke: NotRequired[bool]
+    """With `landed`: verify had been red for these very tickets, and was green when it was run again."""
 
 
 class Lesson(TypedDict):
-    """Something that the agent says later tickets should know."""
+    """Something that the agent wants later tickets to know."""
 
     type: Literal["ralph_lesson"]
     at: int
@@ -147,15 +174,28 @@ class LogOpen(TypedDict):
 
 
 class Unparsed(TypedDict):
-    """A line of pi's that is no JSON object, or the torn end of a line."""
+    """A line from pi that is not a JSON object, or the torn end of a line."""
 
     type: Literal["ralph_unparsed"]
     raw: str
-    """Bytes that are no UTF-8 are shown as U+FFFD."""
+    """Bytes that are not UTF-8 are shown as U+FFFD."""
     ralph: NotRequired[Stamp]
 
 
 RunnerEvent = (
-    LoopStart | LoopEnd | StatusChange | IterationStart | IterationEnd | PiStart | PiExit | CommandStep
-    | VerifyRun | Notice | TicketStep | Lesson | LogOpen | Unparsed
-)  # fmt: skip
+    LoopStart
+    | LoopEnd
+    | StatusChange
+    | IterationStart
+    | IterationEnd
+    | PiStart
+    | PiExit
+    | CommandStep
+    | VerifyRun
+    | RunnerNotice
+    | TicketStep
+    | BatchStep
+    | Lesson
+    | LogOpen
+    | Unparsed
+)

@@ -2,8 +2,25 @@
 
 from typing import Literal, NotRequired, TypedDict
 
+from ralph_rpc.model.version import SchemaVersion
+
 Outcome = Literal["ok", "failed", "aborted", "timeout", "crashed"]
-ErrorKind = Literal["auth", "quota", "rate-limit", "overloaded", "network", "context", "crash", "hang", "other"]
+ErrorKind = Literal[
+    "auth",
+    "billing",
+    "quota",
+    "rate-limit",
+    "overloaded",
+    "network",
+    "refused",
+    "empty",
+    "context",
+    "crash",
+    "hang",
+    "lost",
+    "own",
+    "other",
+]
 IterationKind = Literal["work", "reflect", "conflict"]
 
 
@@ -19,8 +36,9 @@ class Verify(TypedDict):
 
 
 class Iteration(TypedDict):
-    """Written once, when the iteration has ended."""
+    """Written when the iteration has ended; its tokens and cost grow if pi charges something for its session later."""
 
+    schemaVersion: NotRequired[SchemaVersion]
     iteration: int
     ticket: NotRequired[str]
     attempt: NotRequired[int]
@@ -38,8 +56,16 @@ class Iteration(TypedDict):
     cacheRead: int
     cacheWrite: int
     cost: float
+    unpricedRequests: NotRequired[int]
+    """Requests whose usage nobody told: aborted, cut off, or under way when pi or the runner was killed."""
+    host: NotRequired[str]
+    """The machine or box that its pi ran on, with `--launcher`."""
+    job: NotRequired[str]
+    """With `--engine`: the number of the ticket's job, and that of the iteration in it."""
     model: str | None
     provider: str | None
+    cutOff: NotRequired[list[str]]
+    """The tool calls that ran when it timed out or crashed: name and command (or path …), at most 200 characters each."""
     sessionId: str | None
     sessionFile: str | None
     summary: str

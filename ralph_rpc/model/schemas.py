@@ -18,7 +18,7 @@ import orjson
 import typing_extensions
 from pydantic import Field, TypeAdapter
 
-from ralph_rpc.model import commands, config, events, iteration, registry, state, ticket
+from ralph_rpc.model import commands, config, events, far, iteration, registry, state, ticket, trust, work
 
 SHAPES: dict[str, Any] = {
     "config": config.Config,
@@ -26,6 +26,11 @@ SHAPES: dict[str, Any] = {
     "registry": registry.RegistryEntry,
     "iteration": iteration.Iteration,
     "ticket": ticket.TicketRecord,
+    "far": far.FarJob,
+    "order": work.WorkOrder,
+    "work": work.WorkRecord,
+    "trust": trust.Trust,
+    "loops": trust.MadeLoops,
     "event": events.RunnerEvent,
     "stamp": events.Stamp,
     "journal": commands.JournalLine,
@@ -44,6 +49,11 @@ TITLES: dict[str, str] = {
     "registry": "~/.ralph/registry/*.json: one file per living loop",
     "iteration": "iterations/NNN.json: the record of one pi run",
     "ticket": "tickets/<id>.json: what became of one ticket of a ticket loop",
+    "far": "far/<job>.json: what a launcher has started elsewhere",
+    "order": "order.json in a note on the hub: what a job on an engine is to do",
+    "work": "record.json in a note on the hub: what a job on an engine has done",
+    "trust": "trust.json in the user's data folder: what the user agreed to run",
+    "loops": "loops.json in the user's data folder: the loops that were made here",
     "event": "A line of events.jsonl that the runner adds to pi's own",
     "stamp": "The member `ralph` of every line of events.jsonl that came from pi",
     "journal": "A line of commands.jsonl: one step of one command",
@@ -73,12 +83,12 @@ def json_schema(name: str) -> dict[str, Any]:
 
 
 def encoded(name: str) -> bytes:
-    """The schema as it lies in a file and is printed."""
+    """The schema as bytes, as it is stored and printed."""
     return orjson.dumps(json_schema(name), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def write(folder: Path) -> None:
-    """Writes every schema as `<name>.json` and removes those of shapes that are no more."""
+    """Writes every schema as `<name>.json` and removes those of shapes that no longer exist."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.json"):
         if old.stem not in SHAPES:
@@ -122,7 +132,7 @@ def _twin(shape: Any) -> Any:
 
 @cache
 def _classes() -> dict[str, ast.ClassDef]:
-    modules = (commands, config, events, iteration, registry, state)
+    modules = (commands, config, events, far, iteration, registry, state, ticket, trust)
     trees = [ast.parse(inspect.getsource(module)) for module in modules]
     return {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
 

@@ -6,20 +6,21 @@ from functools import cache
 
 import orjson
 
-from ralph_rpc.report.facts import Facts
-from ralph_rpc.text import inert_json
+from ralph_rpc.report.facts import Report
+from ralph_rpc.story.models import HostUse, ModelUse
+from ralph_rpc.terminal.inert import inert_json
 
 
-def render(facts: Facts) -> str:
+def render(facts: Report) -> str:
     """The document; control characters in it are escapes, so that it may be printed on a terminal."""
-    return inert_json(
-        orjson.dumps(_plain(facts), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
-    )
+    return inert_json(orjson.dumps(_plain(facts), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode())
 
 
 def _plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return {_camel(field.name): _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, ModelUse | HostUse):
+        return {_camel(key): _plain(one) for key, one in value._asdict().items()}
     if isinstance(value, Mapping):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):

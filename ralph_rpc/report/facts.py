@@ -1,17 +1,18 @@
-"""What a report tells, as plain values. Texts are raw, as a model or a file gave them; renderers make them inert.
+"""What a report says, as plain values. Texts are raw, as a model or a file gave them; renderers make them inert.
 
 `gather` fills them, every renderer reads them, nothing else. Keys of the JSON form are these names in camelCase.
-Times are ISO 8601; None is what nobody knows.
+Times are ISO 8601; None is what is not known.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ralph_rpc.model.iteration import Iteration
+from ralph_rpc.story.models import HostUse, ModelUse
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class LoopSummary:
     """The loop as a whole, so far."""
 
     name: str
@@ -29,15 +30,25 @@ class Summary:
     iterations: int
     """Those that count towards the limit."""
     max_iterations: int
+    progress: str
+    """How far it is, as every view says it: `3/50 iterations`, `1/4 tickets`."""
+    waited_ms: int
+    """Waiting and paused together, as far as the log goes back."""
     turns: int
     tool_calls: int
     tokens_in: int
     tokens_out: int
     cache_read: int
     cache_write: int
+    tokens: int
+    """All of the four above."""
     cost: float
+    unpriced: int
+    """Requests whose usage nobody told."""
     model: str | None
     provider: str | None
+    waits: str | None
+    """For what, and until when in local time; None unless the loop waits."""
     pi_version: str | None
     branch: str | None
     """Of the worktree, where the loop has one."""
@@ -47,7 +58,7 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class OpenIteration:
     """An iteration that has begun and has no record (yet)."""
 
     iteration: int
@@ -57,7 +68,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
+class TicketSummary:
     """A ticket's dispatch record, and what its iterations add up to."""
 
     ticket: str
@@ -65,6 +76,8 @@ class Ticket:
     status: str
     attempt: int | None
     branch: str | None
+    waited_ms: int | None
+    """How long its finished work waited to be merged."""
     session_id: str | None
     started_at: str | None
     ended_at: str | None
@@ -72,6 +85,8 @@ class Ticket:
     return_code: int | None
     termination_method: str | None
     error: str | None
+    note: str | None
+    """What else there is to know: closed without changes, stash entries left behind."""
     iterations: Sequence[int]
     tokens: int
     cost: float
@@ -80,7 +95,7 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
+class ToolUse:
     """All calls of one tool."""
 
     name: str
@@ -94,15 +109,15 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """A command that somebody gave: a message to the agent, or an order to the loop."""
+class CommandGiven:
+    """A command that was given: a message to the agent, or an order to the loop."""
 
     id: str
     command: str
     text: str | None
     at: str | None
     state: str
-    """How far it has come: received, sent, accepted, queued, delivered, rejected, expired."""
+    """How far it got: received, sent, accepted, queued, delivered, rejected, expired."""
     delivered_at: str | None
     iteration: int | None
     reason: str | None
@@ -110,7 +125,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class ReportedFailure:
     """Something that went wrong, and why."""
 
     at: str | None
@@ -120,12 +135,12 @@ class Failure:
     """Why an iteration failed (`auth`, `network`, …; `verify`: its claim was refused), a ticket's status, or a level."""
     cause: str
     detail: str | None
-    """More of it: the end of the output of verify."""
+    """More about it: the end of the output of verify."""
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
-    """Requests that pi repeated by itself, by the error that made it do so."""
+class RetriedError:
+    """Requests that pi retried, by the error that caused it."""
 
     cause: str
     times: int
@@ -133,7 +148,21 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class TimeWaited:
+    """All that the loop waited or was paused for one reason."""
+
+    what: str
+    """`waiting` or `paused`."""
+    reason: str | None
+    times: int
+    total_ms: int
+    longest_ms: int
+    last_at: str | None
+    """When the last of them began."""
+
+
+@dataclass(frozen=True, slots=True)
+class LifeEvent:
     """A step in the life of the loop and its processes."""
 
     at: str | None
@@ -143,21 +172,43 @@ class Happening:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class BatchTried:
+    """Tickets that were merged together, and what verify or the target branch made of it."""
+
+    at: str | None
+    tickets: Sequence[str]
+    """Empty: the target branch itself."""
+    state: str
+    """red, landed or target-red."""
+    duration_ms: int
+    is_fluke: bool
+    """It landed though verify had been red for these very tickets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
     """A whole report."""
 
     generated_at: str
     version: str
-    summary: Summary
+    summary: LoopSummary
     gaps: Sequence[str]
     """What this report cannot know, in sentences."""
     iterations: Sequence[Iteration]
-    running: Sequence[Running]
-    tickets: Sequence[Ticket]
-    tools: Sequence[Tool]
-    messages: Sequence[Message]
-    failures: Sequence[Failure]
-    retries: Sequence[Retry]
-    life: Sequence[Happening]
+    running: Sequence[OpenIteration]
+    models: Sequence[ModelUse]
+    """What each model did."""
+    hosts: Sequence[HostUse]
+    """What was done on each machine, with --launcher."""
+    tickets: Sequence[TicketSummary]
+    batches: Sequence[BatchTried]
+    """What the merge queue did, as far as the log goes back."""
+    tools: Sequence[ToolUse]
+    messages: Sequence[CommandGiven]
+    failures: Sequence[ReportedFailure]
+    retries: Sequence[RetriedError]
+    waits: Sequence[TimeWaited]
+    """The longest first."""
+    life: Sequence[LifeEvent]
     sessions: Mapping[str, str]
     """A session file, as records name it -> `file:` URI of the file that is really there."""

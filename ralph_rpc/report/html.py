@@ -1,7 +1,7 @@
 """A report as one HTML page that needs nothing else: no script, no network, no file beside it. Pure.
 
-The page is a Jinja template (`page/`). Whatever it prints is made inert and escaped, without its having to ask
-(`finalize` and autoescape); the policy in its head forbids everything but its own styles. The only links are to
+The page is a Jinja template (`page/`). Everything it prints is made inert and escaped by
+`finalize` and autoescape; the policy in its head forbids everything but its own styles. The only links are to
 session files, by addresses that `gather` has built.
 """
 
@@ -15,16 +15,21 @@ from markupsafe import Markup
 
 from ralph_rpc.clock import parse_iso
 from ralph_rpc.model.iteration import Iteration
+from ralph_rpc.model.usage import tokens
 from ralph_rpc.report import plots, wording
-from ralph_rpc.report.facts import Facts
-from ralph_rpc.text import count, duration, inert, line_of, money, number
+from ralph_rpc.report.facts import Report
+from ralph_rpc.story.models import spans
+from ralph_rpc.terminal.inert import inert
+from ralph_rpc.terminal.units import cost, count, duration, money, number
+from ralph_rpc.terminal.width import line_of
 
 MOST_ROWS = 1_000
 """Iterations, and tickets, that the page lists: a browser must stay quick."""
 _LONG_TASK = 20_000
+_SHORT_MS = 3_600_000
 
 
-def render(facts: Facts) -> str:
+def render(facts: Report) -> str:
     """The page."""
     iterations = facts.iterations
     shown = list(iterations[-MOST_ROWS:])
@@ -35,8 +40,9 @@ def render(facts: Facts) -> str:
         figures=list(wording.figures(facts.summary)),
         particulars=[pair for pair in wording.particulars(facts) if pair[1]],
         outcomes=wording.outcomes(list(iterations)),
-        strip=plots.strip(_spans(shown), "Iterations in the order of time"),
+        strip=plots.strip(_spans(shown), "Iterations in order of time"),
         charts=_charts(iterations) if iterations else [],
+        with_seconds=_is_short(shown),
         iterations=shown,
         tickets=facts.tickets[:MOST_ROWS],
         with_tickets=any("ticket" in record for record in iterations),
@@ -56,15 +62,19 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "money": lambda value: money(number(value)),
         "count": lambda value: count(number(value)),
         "duration": lambda value: "" if value is None else duration(number(value)),
         "first_line": lambda text, limit=90: line_of(text, limit),
         "moment": wording.moment,
         "plural": wording.plural,
         "receipt": wording.receipt,
+        "batch_tickets": wording.batch_tickets,
+        "batch_state": wording.batch_state,
         "verdict": wording.verdict,
-        "tokens": wording.tokens,
+        "spans": spans,
+        "tokens": lambda record: number(tokens(record)),
+        "spent": wording.spent,
+        "cost": lambda ticket: cost(ticket.cost, ticket.tokens),
         "file_name": lambda path: Path(path).name,
         "said": lambda outcome: wording.OUTCOMES[outcome],
     }
@@ -77,14 +87,20 @@ def _harmless(value: object) -> object:
     return "" if value is None else inert(str(value))
 
 
+def _is_short(iterations: Sequence[Iteration]) -> bool:
+    """Whether an axis from the first to the last needs seconds to say anything."""
+    first, last = (
+        (parse_iso(at) for at in (iterations[0]["startedAt"], iterations[-1]["endedAt"])) if iterations else (0, 0)
+    )
+    return first is not None and last is not None and last - first < _SHORT_MS
+
+
 def _spans(iterations: Sequence[Iteration]) -> list[plots.Span]:
     spans = []
     for record in iterations:
         start, end = parse_iso(record["startedAt"]), parse_iso(record["endedAt"])
         if start is not None and end is not None:
-            spans.append(
-                plots.Span(start, max(start, end), record["outcome"], f"{_name(record)}: {record['outcome']}")
-            )
+            spans.append(plots.Span(start, max(start, end), record["outcome"], f"{_name(record)}: {record['outcome']}"))
     return spans
 
 
@@ -95,6 +111,8 @@ class Chart:
     title: str
     top: str
     plot: Markup
+    share: int
+    """Percent of its width that the bars take; the axis is as wide."""
     legend: Sequence[tuple[str, str]] = ()
 
 
@@ -102,38 +120,42 @@ def _charts(iterations: Sequence[Iteration]) -> list[Chart]:
     step = plots.shared(len(iterations))
     groups = [iterations[first : first + step] for first in range(0, len(iterations), step)]
     costs = [
-        plots.Column([(_style(group), cost)], f"{_names(group)}: {money(cost)}")
+        plots.StackedBar([(_style(group), cost)], f"{_names(group)}: {money(cost)}")
         for group, cost in _each(groups, "cost")
     ]
     times = [
-        plots.Column([(_style(group), ms)], f"{_names(group)}: {duration(ms)}")
+        plots.StackedBar([(_style(group), ms)], f"{_names(group)}: {duration(ms)}")
         for group, ms in _each(groups, "durationMs")
     ]
+    share = plots.share_of(len(groups))
     used = [_token_column(group) for group in groups]
     return [
-        Chart("Cost", money(_highest(costs)), plots.bars(costs, "Cost of each iteration")),
+        Chart("Cost", money(_highest(costs)), plots.bars(costs, "Cost of each iteration"), share),
         Chart(
-            "Tokens", count(_highest(used)), plots.bars(used, "Tokens of each iteration"),
-            [("written", "written"), ("read", "read"), ("cached", "read from cache")],
+            "Tokens",
+            count(_highest(used)),
+            plots.bars(used, "Tokens of each iteration"),
+            share,
+            [("written", "out"), ("read", "in and cache written"), ("cached", "cache read")],
         ),
-        Chart("Duration", duration(_highest(times)), plots.bars(times, "Duration of each iteration")),
-    ]  # fmt: skip
+        Chart("Duration", duration(_highest(times)), plots.bars(times, "Duration of each iteration"), share),
+    ]
 
 
 def _each(groups: Sequence[Sequence[Iteration]], key: str) -> list[tuple[Sequence[Iteration], float]]:
     return [(group, sum(number(record.get(key)) for record in group)) for group in groups]
 
 
-def _token_column(group: Sequence[Iteration]) -> plots.Column:
+def _token_column(group: Sequence[Iteration]) -> plots.StackedBar:
     def total(key: str) -> float:
         return sum(number(record.get(key)) for record in group)
 
     written, read, cached = total("tokensOut"), total("tokensIn") + total("cacheWrite"), total("cacheRead")
-    told = f"{_names(group)}: {count(written)} written, {count(read)} read, {count(cached)} read from cache"
-    return plots.Column([("written", written), ("read", read), ("cached", cached)], told)
+    told = f"{_names(group)}: {count(written)} out, {count(read)} in and cache written, {count(cached)} cache read"
+    return plots.StackedBar([("written", written), ("read", read), ("cached", cached)], told)
 
 
-def _highest(columns: Sequence[plots.Column]) -> float:
+def _highest(columns: Sequence[plots.StackedBar]) -> float:
     return max(column.height for column in columns)
 
 
@@ -143,11 +165,7 @@ def _style(group: Sequence[Iteration]) -> str:
 
 
 def _names(group: Sequence[Iteration]) -> str:
-    return (
-        _name(group[0])
-        if len(group) == 1
-        else f"Iterations {group[0]['iteration']} to {group[-1]['iteration']}"
-    )
+    return _name(group[0]) if len(group) == 1 else f"Iterations {group[0]['iteration']} to {group[-1]['iteration']}"
 
 
 def _name(record: Iteration) -> str:

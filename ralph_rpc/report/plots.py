@@ -10,7 +10,7 @@ from html import escape
 
 from markupsafe import Markup
 
-from ralph_rpc.text import inert
+from ralph_rpc.terminal.inert import inert
 
 MOST_BARS = 200
 """More iterations than this share bars."""
@@ -20,13 +20,13 @@ _HEIGHT = 100
 _WIDTH = 1_000
 _LANE = 18
 _LANES = 32
-"""More than run at once; what records of any content claim beyond that lies in the last lane."""
+"""More than run at once; records that claim more share the last lane."""
 _GAP = 0.04
 """Longest gap of the strip, as a share of the time worked: a night's pause would leave nothing else to see."""
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class StackedBar:
     """One iteration, or several that follow each other; `parts` are stacked, each with its class."""
 
     parts: Sequence[tuple[str, float]]
@@ -47,7 +47,7 @@ class Span:
     title: str
 
 
-def bars(columns: Sequence[Column], title: str) -> Markup:
+def bars(columns: Sequence[StackedBar], title: str) -> Markup:
     """Columns from left to right, the highest as high as the plot."""
     top = max((column.height for column in columns), default=0) or 1
     shapes = []
@@ -57,9 +57,7 @@ def bars(columns: Sequence[Column], title: str) -> Markup:
         for style, value in column.parts:
             height = max(value, 0) / top * _HEIGHT
             y -= height
-            rects.append(
-                f'<rect class="{style}" x="{index + 0.1:.1f}" y="{y:.2f}" width="0.8" height="{height:.2f}"/>'
-            )
+            rects.append(f'<rect class="{style}" x="{index + 0.1:.1f}" y="{y:.2f}" width="0.8" height="{height:.2f}"/>')
         shapes.append(f"<g><title>{_text(column.title)}</title>{''.join(rects)}</g>")
     width = max(len(columns), _FEWEST)
     middle = f'<line class="grid" x1="0" x2="{width}" y1="{_HEIGHT / 2}" y2="{_HEIGHT / 2}"/>'
@@ -81,7 +79,7 @@ def strip(spans: Sequence[Span], title: str) -> Markup:
 
 
 def _placed(spans: Sequence[Span]) -> list[tuple[float, float, int, Span]]:
-    """Start, end and lane of each, given in the order of time, once the gaps are shortened."""
+    """Start, end and lane of each, in order of time, once the gaps are shortened."""
     longest = _GAP * sum(max(span.end - span.start, 1) for span in spans)
     placed: list[tuple[float, float, int, Span]] = []
     ends: list[int] = []
@@ -94,6 +92,11 @@ def _placed(spans: Sequence[Span]) -> list[tuple[float, float, int, Span]]:
         ends[lane : lane + 1] = [span.end]
         placed.append((span.start - cut, span.end - cut, lane, span))
     return placed
+
+
+def share_of(count: int) -> int:
+    """Percent of the width of a plot that so many bars take."""
+    return 100 * count // max(count, _FEWEST)
 
 
 def shared(count: int) -> int:

@@ -1,4 +1,4 @@
-"""What depends on what: cycles, and dependencies that are not there.
+"""What depends on what: cycles, and dependencies that are missing.
 
 Pure; called by ticket sources, which report them, and by the scheduler, which never starts such a ticket.
 """
@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ralph_rpc.text import line_of
+from ralph_rpc.terminal.width import line_of
 from ralph_rpc.tickets.ticket import BadTicket, Ticket
 
 
@@ -18,7 +18,7 @@ class Cycle:
     ring: tuple[str, ...]
     """Each depends on the next, and the last on the first."""
     others: tuple[str, ...]
-    """Those that are in rings with these, too."""
+    """Those that are in other rings with these."""
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ class Cycle:
 
 
 def wrong_deps(tickets: Mapping[str, Ticket], bad: Iterable[BadTicket]) -> Iterator[BadTicket]:
-    """What keeps tickets from ever being ready. What a closed ticket depends on does not matter any more."""
+    """What keeps tickets from ever being ready. What a closed ticket depends on no longer matters."""
     faults = dep_faults(bad)
     unclosed = {id: ticket.deps for id, ticket in tickets.items() if ticket.status != "closed"}
     for id, deps in unclosed.items():
@@ -48,21 +48,17 @@ def wrong_deps(tickets: Mapping[str, Ticket], bad: Iterable[BadTicket]) -> Itera
 
 
 def missing(dep: str) -> str:
-    """What to say of a dependency that is not there: its id can be any text."""
+    """What to say of a missing dependency, whose id can be any text."""
     return f"dep {line_of(dep, 64)} does not exist"
 
 
 def dep_faults(bad: Iterable[BadTicket]) -> dict[str, str]:
-    """What to say of a dependency on one of these tickets, by its id."""
-    return {
-        one.id: f"dep {one.id} cannot be used ({one.place}: {one.reason})"
-        for one in bad
-        if one.id is not None
-    }
+    """What to say of a dependency on one of these bad tickets, by its id."""
+    return {one.id: f"dep {one.id} cannot be used ({one.place}: {one.reason})" for one in bad if one.id is not None}
 
 
 def cycles(deps: Mapping[str, Collection[str]]) -> list[Cycle]:
-    """Every knot of tickets that depend on each other; dependencies that are no key are passed over."""
+    """Every knot of tickets that depend on each other; dependencies that are not a key are ignored."""
     knots = _knots(deps)
     return [_cycle(deps, knot) for knot in knots if len(knot) > 1 or knot[0] in deps[knot[0]]]
 

@@ -1,39 +1,36 @@
 """Which tickets start now, and why the others do not. Pure: the same backlog gives the same plan.
 
-Called by the runner whenever a ticket ends or the backlog changes, and by `ralph-rpc tickets` to explain the
-queue.
+Called by the runner whenever a ticket ends or the backlog changes, and by `ralph-rpc tickets` to explain the queue.
 
-A ticket is ready when all that it depends on is done: closed, and merged. Ready ones start in the order of
-priority and id, as far as there are places, and never beside one that has a component in common with them;
-one without a component runs alone. Who has to wait for a component keeps it: nobody behind in the order takes
-it first, and one that runs alone keeps all of them. So everybody's turn comes, at the price of places that
-stay empty for a while. A merge that waits for a person may wait all night, so for such a one nothing is kept.
+A ticket is ready when everything that it depends on is done: closed, and merged. Ready tickets start in the order of
+priority and id, as long as there are places, and never beside one that shares a component with them; a ticket without
+a component runs alone. A finished ticket that waits to be merged gives its place to the next, but only so many may pile
+up. A ticket that has to wait for a component reserves it: none behind it in the order takes it first, and one that runs
+alone reserves all of them. So every ticket gets its turn, at the price of places that stay empty for a while. A merge
+that waits for a person may wait all night, so nothing is reserved behind one.
+
+An epic that has children is no work: it is closed with the last of them. Which tickets are none of the loop's business
+(somebody else works on them, or they were not chosen) is in `choice.py`.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from ralph_rpc.text import inert
+from ralph_rpc.terminal.inert import inert
+from ralph_rpc.tickets.choice import Choice, LeftOut, epics_of
 from ralph_rpc.tickets.deps import cycles, dep_faults, missing
-from ralph_rpc.tickets.ticket import COMPONENT, Backlog, Order, Ticket, natural, order
+from ralph_rpc.tickets.standing import Standing, is_busy, piles_up, takes_place
+from ralph_rpc.tickets.ticket import Backlog, Order, Ticket, natural, order
 
-Standing = Literal["running", "merging", "merge-waits", "failed", "needs-merge", "closed"]
-"""What a loop's records say of a ticket; one that they say nothing of has none.
-
-`running` from claim to verification; `merging` until its work is in the target branch; `merge-waits` is a
-merge that waits for a person (their checkout is in the way); `closed` is merged and closed.
-"""
 State = Literal["running", "merging", "ready", "waiting", "blocked", "failed", "needs-merge", "done"]
-STATES: tuple[State, ...] = (
-    "running", "merging", "ready", "waiting", "blocked", "needs-merge", "failed", "done",
-)  # fmt: skip
+STATES: tuple[State, ...] = ("running", "merging", "ready", "waiting", "blocked", "needs-merge", "failed", "done")
 """In the order in which rows are shown."""
 
 _NAMED = 3
-"""Tickets that a row says it waits for; of the others it gives the number."""
+"""How many tickets a row names that it waits for; the others are only counted."""
 _RING = 8
-"""Members of a dependency cycle that a row names."""
+"""How many members of a dependency cycle a row names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +44,10 @@ class Row:
     components: tuple[str, ...]
     reason: str
     """Why it does not run, as a clause without a full stop; empty where there is nothing to say."""
+    left_out: LeftOut | None = None
+    """Why it is none of the loop's business; None: it is."""
+    is_epic: bool = False
+    """It stands for its children."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +55,61 @@ class Plan:
     """What to do now."""
 
     start: tuple[str, ...]
-    """To be started at once, in this order."""
+    """To be started now, in this order."""
+    close: tuple[str, ...]
+    """Epics whose children are all done."""
     rows: tuple[Row, ...]
     """Every ticket, in the order in which to show them."""
     finished: bool
-    """Nothing runs, and nothing can ever start without a person or a new ticket."""
+    """Nothing runs, and nothing can start without a person or a new ticket."""
 
 
-def plan(
-    backlog: Backlog,
-    standing: Mapping[str, Standing],
-    *,
-    parallel: int,
-    allow_untagged: bool,
-    only: frozenset[str] | None = None,
-) -> Plan:
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The options of a loop that limit what it starts."""
+
+    parallel: int = 1
+    """Tickets that may have a place at the same time."""
+    allow_untagged: bool | None = None
+    """Tickets without a component may run beside others; None: if the whole backlog has no component."""
+    choice: Choice = field(default_factory=Choice)
+    unmerged: int = 0
+    """Finished ones that may wait to be merged beside those that have a place."""
+
+    @classmethod
+    def of(cls, config: Mapping[str, object]) -> "Rules":
+        """Those in a config.json; what it lacks, or what makes no sense in it, is as if it had not been given."""
+        parallel, untagged = config.get("parallel"), config.get("allowUntagged")
+        places = parallel if isinstance(parallel, int) and parallel > 0 else 1
+        return cls(
+            parallel=places,
+            allow_untagged=untagged if isinstance(untagged, bool) else None,
+            choice=Choice.of(config),
+            # Without worktrees a ticket is finished when it is committed: the next one would work in the same files.
+            unmerged=places if config.get("worktrees") else 0,
+        )
+
+    def lets_untagged(self, backlog: Backlog) -> bool:
+        """Whether tickets of this backlog that have no component may run beside others."""
+        if self.allow_untagged is not None:
+            return self.allow_untagged
+        return not any(ticket.components for ticket in backlog.tickets.values())
+
+
+def plan(backlog: Backlog, standing: Mapping[str, Standing], rules: Rules) -> Plan:
     """What to start now, where each ticket stands, and whether this is the end.
 
-    At most `parallel` run; one whose merge waits for a person takes no place. `only` names those that may be started.
-    One that runs but is not in the backlog, as its file is just being written, gets along with nobody.
+    A ticket that runs but is not in the backlog, because its file is just being written, runs beside no other.
     """
-    judged = _judged(backlog, standing, only)
-    places = _Places(parallel, allow_untagged)
-    for id, stands in standing.items():
-        if stands in _BUSY:
-            places.hold(id, stands, backlog.tickets.get(id))
-    idle = not places.holders
+    epics = epics_of(backlog.tickets)
+    chosen = rules.choice.within(backlog.tickets, epics)
+    left_out = {id: out for id, one in backlog.tickets.items() if (out := chosen.leaves_out(one, standing)) is not None}
+    judged = _judged(backlog, standing, epics, left_out)
+    places = _Places(rules, rules.lets_untagged(backlog))
+    busy = sorted((id for id, stands in standing.items() if is_busy(stands)), key=natural)
+    for id in busy:
+        if id not in epics:
+            places.hold(id, standing[id], backlog.tickets.get(id))
     keys = {id: order(ticket) for id, ticket in backlog.tickets.items()}
     start: list[str] = []
     for id in sorted((id for id, one in judged.items() if one.state == "ready"), key=keys.__getitem__):
@@ -89,21 +119,22 @@ def plan(
         else:
             places.hold(id, "next", ticket)
             start.append(id)
-    return Plan(tuple(start), _rows(backlog, judged, keys), finished=idle and not start)
+    close = tuple(sorted((id for id, one in judged.items() if one is _CLOSES), key=natural))
+    rows = _rows(backlog, judged, keys, left_out, epics)
+    return Plan(tuple(start), close, rows, finished=not (busy or start or close))
 
 
 class _Judged(NamedTuple):
-    """Where a ticket stands, whatever else runs."""
+    """Where a ticket stands, apart from what else runs."""
 
     state: State
     reason: str = ""
     dead_end: str = ""
-    """Why it will never be done without a person: a clause that goes on after its id."""
+    """Why it will never be done without a person: a clause to follow its id."""
     root: str = ""
     """The same as a whole sentence, for those that depend on it indirectly."""
 
 
-_BUSY = ("running", "merging", "merge-waits")
 _STANDS: dict[Standing, _Judged] = {
     "running": _Judged("running"),
     "merging": _Judged("merging"),
@@ -112,40 +143,47 @@ _STANDS: dict[Standing, _Judged] = {
     "needs-merge": _Judged("needs-merge", dead_end="needs a merge by hand"),
     "closed": _Judged("done"),
 }
-_NOT_CHOSEN = _Judged("waiting", "is not among the tickets to run", "is not among the tickets to run")
+_CLOSES = _Judged("waiting", "epic: its children are done")
 
 
 def _judged(
-    backlog: Backlog, standing: Mapping[str, Standing], only: frozenset[str] | None
+    backlog: Backlog,
+    standing: Mapping[str, Standing],
+    epics: Mapping[str, Sequence[str]],
+    left_out: Mapping[str, LeftOut],
 ) -> dict[str, _Judged]:
-    """Every ticket by its own standing and by what it depends on; those that may start are `ready`."""
-    judged = {id: _STANDS[stands] for id, stands in standing.items()}
-    judged |= {
-        id: _STANDS["closed"]
-        for id, t in backlog.tickets.items()
-        if t.status == "closed" and id not in judged
-    }
+    """Every ticket, judged by its own standing and by what it depends on; those that may start are `ready`."""
+    judged = {id: _STANDS[stands] for id, stands in standing.items() if stands != "left"}
+    judged |= {id: _STANDS["closed"] for id, t in backlog.tickets.items() if t.status == "closed" and id not in judged}
     faults = dep_faults(backlog.bad)
     todo = {id: ticket for id, ticket in backlog.tickets.items() if id not in judged}
-    for id in _deps_first(todo, judged):
-        judged[id] = _by_deps(todo[id], judged, faults)
-        if only is not None and id not in only and judged[id].state != "blocked":
-            judged[id] = _NOT_CHOSEN
+    for id in _needs_first({id: epics.get(id, ticket.deps) for id, ticket in todo.items()}, judged):
+        ticket = todo[id]
+        if ticket.doubt is not None:
+            reason = f"{ticket.doubt.reason} ({_place(ticket, ticket.doubt.line)})"
+            judged[id] = _Judged("blocked", reason, f"is blocked: {reason}", reason)
+        elif id in epics:
+            judged[id] = _by_children(epics[id], judged, backlog)
+        else:
+            judged[id] = _by_deps(ticket, judged, faults)
+            out = left_out.get(id)
+            if out is not None and (out.is_claimed or judged[id].state != "blocked"):
+                judged[id] = _Judged("waiting", out.reason, out.clause)
     return judged
 
 
-def _deps_first(todo: Mapping[str, Ticket], judged: dict[str, _Judged]) -> Iterator[str]:
-    """The tickets in an order in which each comes after its deps; those in a cycle are judged at once."""
+def _needs_first(needs: Mapping[str, Sequence[str]], judged: dict[str, _Judged]) -> Iterator[str]:
+    """The tickets in an order in which each comes after what it needs; those in a cycle are judged at once."""
     needed_by: dict[str, list[str]] = {}
     lacks: dict[str, int] = {}
-    for id, ticket in todo.items():
-        deps = [dep for dep in ticket.deps if dep in todo]
-        lacks[id] = len(deps)
-        for dep in deps:
-            needed_by.setdefault(dep, []).append(id)
+    for id, ids in needs.items():
+        known = [one for one in ids if one in needs]
+        lacks[id] = len(known)
+        for one in known:
+            needed_by.setdefault(one, []).append(id)
     free = [id for id, count in lacks.items() if not count]
     yield from _freed(free, lacks, needed_by)
-    left = {id: todo[id].deps for id, count in lacks.items() if count}
+    left = {id: needs[id] for id, count in lacks.items() if count}
     knotted: list[str] = []
     for cycle in cycles(left):
         told = cycle.told(_RING)
@@ -174,14 +212,11 @@ def _by_deps(ticket: Ticket, judged: Mapping[str, _Judged], faults: Mapping[str,
     for dep in ticket.deps:
         found = judged.get(dep)
         if found is None:
-            place = f"{inert(ticket.path.name, keep_newlines=False)}:{ticket.deps_line}"
-            reason = faults.get(dep) or f"{missing(dep)} ({place})"
+            reason = faults.get(dep) or f"{missing(dep)} ({_place(ticket, ticket.deps_line)})"
             return _Judged("blocked", reason, f"is blocked: {reason}", reason)
         if found.dead_end:
             root = found.root or f"{dep} {found.dead_end}"
-            return _Judged(
-                "blocked", f"depends on {dep}, which {found.dead_end}", f"is blocked: {root}", root
-            )
+            return _Judged("blocked", f"depends on {dep}, which {found.dead_end}", f"is blocked: {root}", root)
         if found.state != "done":
             waits.append(f"{dep} ({found.state})")
     if not waits:
@@ -190,31 +225,52 @@ def _by_deps(ticket: Ticket, judged: Mapping[str, _Judged], faults: Mapping[str,
     return _Judged("waiting", f"waits for {', '.join(waits[:_NAMED])}{more}")
 
 
+def _by_children(children: Sequence[str], judged: Mapping[str, _Judged], backlog: Backlog) -> _Judged:
+    undone = [(id, judged[id]) for id in children if judged[id].state != "done"]
+    if not undone and not backlog.unread:
+        return _CLOSES
+    told = f"epic: {len(children) - len(undone)} of {len(children)} children done"
+    if not undone:
+        place = backlog.unread[0].place
+        return _Judged("waiting", f"{told}, but {place} cannot be read", f"waits, as {place} cannot be read")
+    stuck = next(((id, one) for id, one in undone if one.dead_end), None)
+    if stuck is None:
+        return _Judged("waiting", told)
+    id, one = stuck
+    return _Judged("waiting", told, f"waits for {id}, which {one.dead_end}", one.root or f"{id} {one.dead_end}")
+
+
+def _place(ticket: Ticket, line: int) -> str:
+    return f"{inert(ticket.path.name, keep_newlines=False)}:{line}"
+
+
 Stands = Standing | Literal["next"]
 
 
 class _Places:
-    """Who runs beside whom: what is taken, and what is kept for those who are next."""
+    """Which tickets can run together: what is taken, and what is reserved for those that are next."""
 
-    def __init__(self, parallel: int, allow_untagged: bool) -> None:
+    def __init__(self, rules: Rules, allow_untagged: bool) -> None:
         self.holders: dict[str, Stands] = {}
-        self._parallel = parallel
-        self._allow_untagged = allow_untagged
-        self._running = 0
+        self._parallel, self._unmerged, self._allow_untagged = rules.parallel, rules.unmerged, allow_untagged
+        self._taken = 0
+        self._waiting = 0
+        """Finished ones that are to be merged."""
         self._alone: dict[str, str] = {}
-        """Holders that nobody gets along with, and why."""
+        """Holders that no other ticket may run beside, and why."""
         self._users: dict[str, list[str]] = {}
         """Holders by component."""
         self._kept: dict[str, str] = {}
-        """Who is next, by component."""
+        """The ticket that is next, by component."""
         self._next_alone: str | None = None
         self._stuck: set[str] = set()
         """Holders that may stay for long."""
 
     def hold(self, id: str, stands: Stands, ticket: Ticket | None) -> None:
-        """This one runs, or its work is on the way into the target branch."""
+        """This one runs, or its work is on its way into the target branch."""
         self.holders[id] = stands
-        self._running += stands in ("running", "next")
+        self._taken += stands == "next" or takes_place(stands)
+        self._waiting += stands != "next" and piles_up(stands)
         if stands == "merge-waits":
             self._stuck.add(id)
         if ticket is None:
@@ -225,7 +281,7 @@ class _Places:
             self._users.setdefault(component, []).append(id)
 
     def refusal(self, ticket: Ticket) -> str:
-        """Why a ready ticket cannot start now, empty if it can; what it waits for is kept for it."""
+        """Why a ready ticket cannot start now, empty if it can; what it waits for is reserved for it."""
         if ticket.components:
             return self._in_way(ticket) or self._full()
         if self._allow_untagged or not self.holders:
@@ -235,7 +291,7 @@ class _Places:
         return "has no component tag; runs alone, or with --allow-untagged"
 
     def _in_way(self, ticket: Ticket) -> str:
-        """Who runs, or is next, with whom it does not get along."""
+        """The ticket that runs, or is next, and cannot run beside this one."""
         components = sorted(ticket.components)
         used = [(component, id) for component in components for id in self._users.get(component, ())]
         kept = [(component, self._kept[component]) for component in components if component in self._kept]
@@ -247,34 +303,45 @@ class _Places:
         if self._alone:
             return next(iter(self._alone.values()))
         if used:
-            return self._in_use(*used[0])
+            component, id = used[0]
+            return self._in_use(f"{ticket.prefix}{component}", id)
         if self._next_alone:
             return f"{self._next_alone} is next, and runs alone"
-        return f"{COMPONENT}{kept[0][0]} goes to {kept[0][1]} first"
+        return f"{ticket.prefix}{kept[0][0]} goes to {kept[0][1]} first"
 
     def _in_use(self, component: str, id: str) -> str:
+        """`component` with its prefix."""
         if self.holders[id] == "next":
-            return f"{COMPONENT}{component} goes to {id} first"
-        merge = {"merging": ", which is being merged", "merge-waits": ", whose merge waits"}.get(
-            self.holders[id], ""
-        )
-        return f"{COMPONENT}{component} is in use by {id}{merge}"
+            return f"{component} goes to {id} first"
+        merge = {"merging": ", which is being merged", "merge-waits": ", whose merge waits"}.get(self.holders[id], "")
+        return f"{component} is in use by {id}{merge}"
 
     def _full(self) -> str:
-        if self._running < self._parallel:
+        places = self._parallel
+        if self._taken < places and self._taken + self._waiting < places + self._unmerged:
             return ""
-        return "the only place is taken" if self._parallel == 1 else f"all {self._parallel} places are taken"
+        if self._taken < places and self._unmerged:
+            count = "a finished ticket waits" if self._waiting == 1 else f"{self._waiting} finished tickets wait"
+            return f"{count} to be merged first"
+        return "the only place is taken" if places == 1 else f"all {places} places are taken"
 
 
-def _rows(backlog: Backlog, judged: Mapping[str, _Judged], keys: Mapping[str, Order]) -> tuple[Row, ...]:
+def _rows(
+    backlog: Backlog,
+    judged: Mapping[str, _Judged],
+    keys: Mapping[str, Order],
+    left_out: Mapping[str, LeftOut],
+    epics: Mapping[str, Sequence[str]],
+) -> tuple[Row, ...]:
     """The tickets of the backlog, and those that run without being in it."""
     shown = [id for id, one in judged.items() if id in keys or one.state in ("running", "merging")]
     rank = {state: number for number, state in enumerate(STATES)}
     shown.sort(key=lambda id: (rank[judged[id].state], keys.get(id) or (0, natural(id))))
-    return tuple(_row(id, backlog.tickets.get(id), judged[id]) for id in shown)
+    return tuple(_row(id, backlog.tickets.get(id), judged[id], left_out.get(id), id in epics) for id in shown)
 
 
-def _row(id: str, ticket: Ticket | None, one: _Judged) -> Row:
+def _row(id: str, ticket: Ticket | None, one: _Judged, left_out: LeftOut | None, is_epic: bool) -> Row:
     if ticket is None:
         return Row(id, one.state, 0, "", (), one.reason or "its ticket is gone or cannot be read")
-    return Row(id, one.state, ticket.priority, ticket.title, tuple(sorted(ticket.components)), one.reason)
+    components = tuple(sorted(ticket.components))
+    return Row(id, one.state, ticket.priority, ticket.title, components, one.reason, left_out, is_epic)

@@ -1,9 +1,8 @@
-"""`python -P -m ralph_runner FOLDER --lock-fd N [--resume]`: started by `ralph-rpc start` and `resume`.
+"""`python -P -m ralph_runner FOLDER --lock-fd N [--resume] [--tied=PID]`: started by `ralph-rpc start` and `resume`.
 
-Stdout and stderr are runner.log already; nothing is printed for a person. The lock comes in by its fd, so that
-there is no instant at which nobody holds it. pi is started first and boots while the rest is loaded; for that
-reason the rest is imported where it is used, and config.json, which the caller has checked and written an instant
-ago, is read with what Python has at hand.
+Stdout and stderr already go to runner.log; nothing is printed for a person. The lock arrives as an open fd, so that it
+is never free in between. pi is started first and boots while the rest is loaded: that is why the rest is imported where
+it is used, and why config.json, which the caller has just checked and written, is read with the standard library.
 """
 
 import json
@@ -11,16 +10,21 @@ import os
 import sys
 from pathlib import Path
 
-from ralph_rpc.files import locks
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.machine import locks, nofollow
+from ralph_runner.guarded import guard
 from ralph_runner.shell.takeover import take_over
 
 
 def main() -> int:
     folder, _, lock_fd, *more = sys.argv[1:]
-    paths, resume = LoopPaths(Path(folder)), more == ["--resume"]
+    guard.be_named("ralph-runner")
+    signals = guard.watch_signals()  # before the first thread
+    paths, resume = LoopPaths(Path(folder)), "--resume" in more
+    tied = next((int(word.removeprefix("--tied=")) for word in more if word.startswith("--tied=")), None)
     lock = locks.adopt(int(lock_fd), paths.runner_lock)
-    config = json.loads(paths.config.read_bytes())
+    with os.fdopen(nofollow.open_fd(paths.config, os.O_RDONLY), "rb") as file:
+        config = json.load(file)
     try:
         takeover = take_over(paths, config, resume)
     except OSError as error:
@@ -30,13 +34,13 @@ def main() -> int:
     import asyncio
 
     from ralph_rpc.files import records
-    from ralph_runner.shell.runner import Runner
+    from ralph_runner.shell.runner import run
     from ralph_runner.shell.runnerlog import runner_log
 
     records.write_pid(paths, os.getpid())
     log = runner_log(paths)
     try:
-        return asyncio.run(Runner(paths, lock, config, resume, takeover, log.info).run())
+        return asyncio.run(run(paths, lock, config, resume, takeover, log.info, signals, tied))
     except Exception:
         log.exception("the runner failed")
         return 1

@@ -67,23 +67,12 @@ def step(id: str, state: str, command: str = "steer", **more: Any) -> Json:
 
 
 def began(iteration: int, ticket: str | None = None) -> Json:
-    event: Json = {
-        "type": "ralph_iteration_start",
-        "at": 1_770_000_000_000,
-        "iteration": iteration,
-        "kind": "work",
-    }
+    event: Json = {"type": "ralph_iteration_start", "at": 1_770_000_000_000, "iteration": iteration, "kind": "work"}
     return event | ({"ticket": ticket} if ticket else {})
 
 
 def finished(iteration: int, **more: Any) -> Json:
-    record = {
-        "type": "ralph_iteration_end",
-        "at": 1,
-        "iteration": iteration,
-        "outcome": "ok",
-        "durationMs": 60_000,
-    }
+    record = {"type": "ralph_iteration_end", "at": 1, "iteration": iteration, "outcome": "ok", "durationMs": 60_000}
     return {**record, "turns": 2, "toolCalls": 1, "tokensIn": 900, "tokensOut": 90, "cost": 0.25, **more}
 
 

@@ -61,10 +61,7 @@ def story() -> list[Json]:
         *deltas(ANSWER),
         ended(ANSWER),
     ]
-    running = {
-        **tool("start", "c", args={"command": "make test"}),
-        "ralph": {"at": now - 2_300, "iteration": 4},
-    }
+    running = {**tool("start", "c", args={"command": "make test"}), "ralph": {"at": now - 2_300, "iteration": 4}}
     shows = {"content": "tests/test_reader.py ......\ntests/test_writer.py ..."}
     return [
         finished(3, commits=["4f2a91c0"], durationMs=184_000, **figures),

@@ -22,15 +22,11 @@ SGR = re.compile(rb"\x1b\[([0-9;]*)m")
 class Tmux:
     """One window of a tmux server of its own."""
 
-    def __init__(
-        self, socket: Path, cwd: Path, env: Mapping[str, str], columns: int = 100, rows: int = 30
-    ) -> None:
+    def __init__(self, socket: Path, cwd: Path, env: Mapping[str, str], columns: int = 100, rows: int = 30) -> None:
         self.socket = socket
         self.env = dict(env) | {"TMUX": ""}
         shell = "exec env PS1='$ ' sh"
-        self.call(
-            "-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(rows), "-c", str(cwd), shell
-        )
+        self.call("-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(rows), "-c", str(cwd), shell)
         self.call("set-option", "-g", "window-size", "manual")
         self.pid = int(self.call("display-message", "-p", "#{pid}"))
 
@@ -69,7 +65,7 @@ class Tmux:
             return screen if fits else None
 
         try:
-            return wait_for(f"{texts} on the screen", shown, 40)
+            return wait_for(f"{texts} on the screen", shown)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.screen()}") from None
 
@@ -85,9 +81,7 @@ class Tmux:
 
 
 @contextmanager
-def tmux(
-    folder: Path, cwd: Path, env: Mapping[str, str], columns: int = 100, rows: int = 30
-) -> Iterator[Tmux]:
+def tmux(folder: Path, cwd: Path, env: Mapping[str, str], columns: int = 100, rows: int = 30) -> Iterator[Tmux]:
     """A terminal that is gone afterwards, with all that runs in it."""
     terminal = Tmux(folder / "tmux.sock", cwd, env, columns, rows)
     try:
@@ -100,9 +94,7 @@ def tmux(
 class Pty:
     """The program on a terminal of its own; `data` is all that it wrote to it."""
 
-    def __init__(
-        self, args: list[str], cwd: Path, env: Mapping[str, str], columns: int = 100, rows: int = 30
-    ) -> None:
+    def __init__(self, args: list[str], cwd: Path, env: Mapping[str, str], columns: int = 100, rows: int = 30) -> None:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         os.set_blocking(self.master, False)

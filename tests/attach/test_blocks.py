@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from ralph_rpc.attach.blocks import Block, Blocks, CommandBlock, LineBlock, SaidBlock, TextBlock, ToolBlock
-from ralph_rpc.view import View, ticket_of
+from ralph_rpc.story.fold import View
+from ralph_rpc.story.lines import ticket_of
 from tests.attach.said import (
     RECORDINGS,
     began,
@@ -21,8 +22,8 @@ from tests.attach.said import (
     step,
     told,
     tool,
-)  # fmt: skip
-from tests.cli.test_view import recorded_text
+)
+from tests.story.test_fold import recorded_text
 
 Json = dict[str, Any]
 
@@ -53,9 +54,7 @@ def test_a_recording_of_real_pi_becomes_blocks_that_hold_all_its_text(path: Path
 
 def test_all_generations_tell_the_same_story() -> None:
     def story(version: str) -> list[tuple[str, str]]:
-        path = next(
-            p for p in RECORDINGS if p.parent.name == version and p.stem == "tool_call_steer_followup"
-        )
+        path = next(p for p in RECORDINGS if p.parent.name == version and p.stem == "tool_call_steer_followup")
         return [(type(block).__name__, block.plain) for block in blocks_of(recorded(path)).all]
 
     assert story("0.73.1") == story("0.87.1") == story("1.5.2")
@@ -76,16 +75,18 @@ def test_a_tool_that_is_cut_off_says_so() -> None:
 
 
 def test_a_command_is_one_block_with_all_its_steps() -> None:
-    blocks = blocks_of([
-        step("i", "accepted", message="be quick"), *message("text"), step("i", "queued"), told("be quick"),
-        step("i", "delivered", redelivered=True), step("j", "rejected", "stop", reason="no"),
-    ])  # fmt: skip
-    steer, stop = of(blocks, CommandBlock)
-    assert (steer.message, steer.steps, steer.redelivered) == (
-        "be quick",
-        ["accepted", "queued", "delivered"],
-        True,
+    blocks = blocks_of(
+        [
+            step("i", "accepted", message="be quick"),
+            *message("text"),
+            step("i", "queued"),
+            told("be quick"),
+            step("i", "delivered", redelivered=True),
+            step("j", "rejected", "stop", reason="no"),
+        ]
     )
+    steer, stop = of(blocks, CommandBlock)
+    assert (steer.message, steer.steps, steer.redelivered) == ("be quick", ["accepted", "queued", "delivered"], True)
     assert (stop.command, stop.steps, stop.reason) == ("stop", ["rejected"], "no")
     assert [block.operator for block in of(blocks, SaidBlock)] == [True]
 
@@ -106,17 +107,12 @@ def test_tickets_that_write_at_the_same_time_do_not_mix() -> None:
         [begun(), *deltas("first ticket"), ended("first ticket")],
         [begun(), *deltas("second, longer one"), ended("second, longer one")],
     )
-    events = [
-        event
-        for pair in zip(one, two, strict=False)
-        for event in (stamped(pair[0], "a"), stamped(pair[1], "b"))
-    ]
-    blocks = blocks_of(
-        [began(1, "a"), began(2, "b"), *events, *[stamped(event, "b") for event in two[len(one) :]]]
-    )
+    events = [event for pair in zip(one, two, strict=False) for event in (stamped(pair[0], "a"), stamped(pair[1], "b"))]
+    blocks = blocks_of([began(1, "a"), began(2, "b"), *events, *[stamped(event, "b") for event in two[len(one) :]]])
     assert [(block.ticket, block.plain) for block in of(blocks, TextBlock)] == [
-        ("a", "first ticket"), ("b", "second, longer one"),
-    ]  # fmt: skip
+        ("a", "first ticket"),
+        ("b", "second, longer one"),
+    ]
 
 
 def test_a_very_long_text_is_several_blocks_so_that_the_old_ones_can_go() -> None:
@@ -136,9 +132,7 @@ def test_a_very_long_text_is_several_blocks_so_that_the_old_ones_can_go() -> Non
 
 def test_the_end_of_a_tool_shows_even_if_its_beginning_was_let_go() -> None:
     view, blocks = View(), Blocks()
-    for number, event in enumerate(
-        [tool("start"), *message("meanwhile"), tool("end", result=output("done"))]
-    ):
+    for number, event in enumerate([tool("start"), *message("meanwhile"), tool("end", result=output("done"))]):
         if number == 3:
             blocks.drop_first(1)
         for item in view.feed(event):
@@ -152,8 +146,6 @@ def test_borders_and_lines_are_worded_as_in_the_log() -> None:
     lines = of(blocks_of([began(3), record, changed]), LineBlock)
     assert [line.words.border for line in lines] == [True, True, False]
     assert lines[0].iteration == 3
-    assert lines[1].words.text.startswith(
-        "iteration 3 failed: 1m00s, 2 turns, 1 tool calls, 900 in + 90 out, $0.25"
-    )
+    assert lines[1].words.text.startswith("iteration 3 failed: 1m00s, 2 turns, 1 tool calls, 990 tokens, $0.25")
     assert lines[1].words.tail == (("· overloaded: 529 Overloaded", "red"),)
     assert lines[2].words.text == "ticket t-1: running → merged"

@@ -9,7 +9,8 @@ from textual.strip import Strip
 
 from ralph_rpc.attach.blocks import Block, Blocks, TextBlock
 from ralph_rpc.attach.render import FOLDED, Renderer
-from ralph_rpc.view import View, ticket_of
+from ralph_rpc.story.fold import View
+from ralph_rpc.story.lines import ticket_of
 from tests.attach.said import (
     RECORDINGS,
     began,
@@ -25,18 +26,54 @@ from tests.attach.said import (
     told,
     tool,
     tool_call,
-)  # fmt: skip
+)
 
 Json = dict[str, Any]
 HOSTILE = [
-    "\x1b[2J", "\x1b]52;c;aGk=\x07", "\x1b]8;;http://x\x07", "\x9b31m", "\x00",
-    "\x07", "\r", "\x08", "\x7f", "\u202e", "\u2066",
-    "\u200f", "\u2028", "\ud800", "&#x202e;", "&#12;", "&#x1b;", "&#13;",
-    "[bold]", "[/]", "[@click=app.exit]x[/]", "<b>", "\t", "\n",
-    "```", "`", "| a | b |\n|---|---|\n| c | d |\n", "[l](http://e.x)", "![i](http://e.x)", "# ", "> ",
-    "- ", "1. ", "**", "word ",
-    "日本", "é", "a\u0301", "~~~diff\n", "+", "-", "$x^2$", "\\",
-]  # fmt: skip
+    "\x1b[2J",
+    "\x1b]52;c;aGk=\x07",
+    "\x1b]8;;http://x\x07",
+    "\x9b31m",
+    "\x00",
+    "\x07",
+    "\r",
+    "\x08",
+    "\x7f",
+    "\u202e",
+    "\u2066",
+    "\u200f",
+    "\u2028",
+    "\ud800",
+    "&#x202e;",
+    "&#12;",
+    "&#x1b;",
+    "&#13;",
+    "[bold]",
+    "[/]",
+    "[@click=app.exit]x[/]",
+    "<b>",
+    "\t",
+    "\n",
+    "```",
+    "`",
+    "| a | b |\n|---|---|\n| c | d |\n",
+    "[l](http://e.x)",
+    "![i](http://e.x)",
+    "# ",
+    "> ",
+    "- ",
+    "1. ",
+    "**",
+    "word ",
+    "日本",
+    "é",
+    "a\u0301",
+    "~~~diff\n",
+    "+",
+    "-",
+    "$x^2$",
+    "\\",
+]
 
 
 def blocks_of(*events: Json) -> list[Block]:
@@ -63,8 +100,16 @@ def style_at(lines: list[Strip], text: str) -> str:
 def every_place(text: str) -> list[Json]:
     """A text wherever a model, a tool, a file or another program can put one."""
     return [
-        began(1, ticket=text), told(text), {"type": "agent_start"}, told(text), *message(text), begun(),
-        *deltas(text, kind="thinking"), ended(""), begun(), *deltas(text),
+        began(1, ticket=text),
+        told(text),
+        {"type": "agent_start"},
+        told(text),
+        *message(text),
+        begun(),
+        *deltas(text, kind="thinking"),
+        ended(""),
+        begun(),
+        *deltas(text),
         tool("start", "a", text, args={"command": text}),
         tool("update", "a", text, partialResult=output(text)),
         tool("end", "b", "edit", args={"oldText": text, "newText": text}, result=output(text), isError=False),
@@ -72,7 +117,8 @@ def every_place(text: str) -> list[Json]:
         tool("end", "d", "write", result={"details": {"diff": text}, **output(text)}, isError=False),
         step(text or "i", "accepted", "steer", message=text, reason=text),
         step("j", "rejected", text, reason=text),
-        notice(text, text), {"type": "extension_ui_request", "method": "confirm", "title": text},
+        notice(text, text),
+        {"type": "extension_ui_request", "method": "confirm", "title": text},
         {"type": "compaction_end", "reason": text, "errorMessage": text},
         {"type": "auto_retry_start", "attempt": 1, "delayMs": 1, "errorMessage": text},
         {"type": "ralph_verify", "at": 1, "command": text, "exitCode": 1, "durationMs": 1, "tail": text},
@@ -82,7 +128,7 @@ def every_place(text: str) -> list[Json]:
         finished(1, outcome=text, error=text, errorKind=text),
         {"type": "ralph_loop_start", "at": 1, "name": text, "pid": 1, "resumed": False},
         {"type": "ralph_loop_end", "at": 1, "status": text, "stopReason": text, "error": text},
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -110,16 +156,21 @@ def test_markup_of_other_kinds_is_text() -> None:
 def test_markdown_is_rendered_and_code_is_highlighted() -> None:
     lines = lines_of(*message("# Head\n\nsome **bold** text\n\n```python\ndef f(): pass\n```\n\n- one\n"))
     assert [strip.text.rstrip() for strip in lines] == [
-        "Head", "", "some bold text", "", " def f(): pass", "", " • one", "",
-    ]  # fmt: skip
+        "Head",
+        "",
+        "some bold text",
+        "",
+        " def f(): pass",
+        "",
+        " • one",
+        "",
+    ]
     assert "bold" in style_at(lines, "bold")
     assert style_at(lines, "def") not in ("none", style_at(lines, "()"))
 
 
 def test_diffs_are_coloured_in_fences_and_in_edits() -> None:
-    edit = [
-        tool("start", "e", "edit", args={"path": "f.py", "edits": [{"oldText": "old", "newText": "new"}]})
-    ]
+    edit = [tool("start", "e", "edit", args={"path": "f.py", "edits": [{"oldText": "old", "newText": "new"}]})]
     done = tool("end", "e", "edit", result=output("ok"), isError=False)
     for lines in (lines_of(*message("```diff\n-old\n+new\n```")), lines_of(*edit, done)):
         assert "red" in style_at(lines, "-old") and "green" in style_at(lines, "+new")

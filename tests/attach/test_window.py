@@ -10,18 +10,7 @@ from ralph_rpc.attach import window as windows
 from ralph_rpc.attach.blocks import Block, SaidBlock, ToolBlock
 from ralph_rpc.attach.window import Window
 from ralph_rpc.files.eventlog import EventLog
-from tests.attach.said import (
-    RECORDINGS,
-    began,
-    begun,
-    deltas,
-    ended,
-    iteration,
-    notice,
-    recorded,
-    stamped,
-    tool,
-)
+from tests.attach.said import RECORDINGS, began, begun, deltas, ended, iteration, notice, recorded, stamped, tool
 
 Json = dict[str, Any]
 
@@ -72,9 +61,7 @@ def test_reaching_back_gives_the_whole_log_once(tmp_path: Path, small_steps: Non
 
 
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_a_recording_read_backwards_says_what_it_says_forwards(
-    path: Path, tmp_path: Path, small_steps: None
-) -> None:
+def test_a_recording_read_backwards_says_what_it_says_forwards(path: Path, tmp_path: Path, small_steps: None) -> None:
     log = tmp_path / "events.jsonl"
     write(log, [*map(stamped, recorded(path)), *iteration(2)])
     window = Window(log)
@@ -174,10 +161,7 @@ def test_a_ticket_can_be_seen_alone(tmp_path: Path, small_steps: None) -> None:
     for n in range(1, 60):
         for ticket in ("a", "b"):
             run = [begun(), *deltas(f"{ticket} {n}"), ended(f"{ticket} {n}")]
-            events += [
-                began(n, ticket),
-                *(stamped(event, ticket) for event in [{"type": "agent_start"}, *run]),
-            ]
+            events += [began(n, ticket), *(stamped(event, ticket) for event in [{"type": "agent_start"}, *run])]
     write(path, events)
     window = Window(path, only="a")
     window.open_at_end()

@@ -27,9 +27,7 @@ from tests.benchmarks.table import Row
 from tests.cli import forged
 
 ATTACH = python("-c", "import sys; from ralph_rpc.cli.main import main; sys.exit(main())", "attach", "api")
-IMPORTS = python(
-    "-c", "import click, textual.app, textual.widgets, rich.markdown, rich.syntax, watchdog.observers"
-)
+IMPORTS = python("-c", "import click, textual.app, textual.widgets, rich.markdown, rich.syntax, watchdog.observers")
 """What a terminal view has to load, whatever it does then."""
 ROUNDS = 5
 FOLLOWED = 120
@@ -109,12 +107,7 @@ def message(text: str, piece: int = 24) -> list[bytes]:
     pieces = [text[at : at + piece] for at in range(0, len(text), piece)]
     whole = {"role": "assistant", "content": [{"type": "text", "text": text}], "stopReason": "stop"}
     begin = [line({"type": "agent_start"}), line({"type": "message_start", "message": {"role": "assistant"}})]
-    return [
-        *begin,
-        *map(delta, pieces),
-        line({"type": "message_end", "message": whole}),
-        line({"type": "agent_end"}),
-    ]
+    return [*begin, *map(delta, pieces), line({"type": "message_end", "message": whole}), line({"type": "agent_end"})]
 
 
 def notice(text: str) -> bytes:
@@ -129,9 +122,7 @@ def prose(size: int, some: random.Random) -> str:
     text = ""
     while len(text) < size:
         text += " ".join(some.choices(vocabulary, k=60)) + "\n\n"
-        text += (
-            "".join(f"- {' '.join(some.choices(vocabulary, k=9))}\n" for _ in range(some.randrange(4))) + "\n"
-        )
+        text += "".join(f"- {' '.join(some.choices(vocabulary, k=9))}\n" for _ in range(some.randrange(4))) + "\n"
         text += code if some.random() < 0.2 else ""
     return text
 
@@ -169,13 +160,7 @@ def first_screen(context: Context) -> Iterator[Row]:
         reference = 3 * (sides["tail"].wall + sides["imports"].wall)
         ours = quantile(taken[1:], 0.5)
         yield Row(
-            13,
-            "attach, first screen of 5 GB",
-            ours * 1e3,
-            reference * 1e3,
-            "ms",
-            "3 x tail -n 200, and imports",
-            1,
+            13, "attach, first screen of 5 GB", ours * 1e3, reference * 1e3, "ms", "3 x tail -n 200, and imports", 1
         )
 
 
@@ -185,11 +170,7 @@ def latency(context: Context) -> Iterator[Row]:
         paths = loop(folder)
         some = random.Random(2)
         taken = []
-        with (
-            forged.runner_of(paths),
-            attached(folder, b"present") as terminal,
-            paths.events.open("ab", 0) as log,
-        ):
+        with forged.runner_of(paths), attached(folder, b"present") as terminal, paths.events.open("ab", 0) as log:
             for number in range(FOLLOWED):
                 time.sleep(some.uniform(0.01, 0.2))
                 began = time.perf_counter()
@@ -205,11 +186,7 @@ def stream(context: Context) -> Iterator[Row]:
         paths = loop(folder)
         text = prose(RATE * 24, random.Random(3))
         pieces = [text[at : at + 24] for at in range(0, len(text), 24)]
-        with (
-            forged.runner_of(paths),
-            attached(folder, b"present") as terminal,
-            paths.events.open("ab", 0) as log,
-        ):
+        with forged.runner_of(paths), attached(folder, b"present") as terminal, paths.events.open("ab", 0) as log:
             cpu, began = cpu_seconds(terminal.process.pid), time.perf_counter()
             log.write(line({"type": "message_start", "message": {"role": "assistant"}}))
             for number in range(RATE * STREAM_S):
@@ -223,15 +200,7 @@ def stream(context: Context) -> Iterator[Row]:
             late = terminal.seen(b"lasttoken") - began - wall
         share = spent / wall * 100
         yield Row(13, f"attach, {RATE:,} deltas a second: CPU", share, None, "%", limit=100, value=share)
-        yield Row(
-            13,
-            f"attach, {RATE:,} deltas a second: behind",
-            late * 1e3,
-            None,
-            "ms",
-            limit=250,
-            value=late * 1e3,
-        )
+        yield Row(13, f"attach, {RATE:,} deltas a second: behind", late * 1e3, None, "ms", limit=250, value=late * 1e3)
 
 
 def memory(context: Context) -> Iterator[Row]:
@@ -239,11 +208,7 @@ def memory(context: Context) -> Iterator[Row]:
     with home(context, "memory") as folder:
         paths = loop(folder)
         batch = message(prose(4_000, random.Random(4)), piece=4)
-        with (
-            forged.runner_of(paths),
-            attached(folder, b"present") as terminal,
-            paths.events.open("ab", 0) as log,
-        ):
+        with forged.runner_of(paths), attached(folder, b"present") as terminal, paths.events.open("ab", 0) as log:
             written = 0
             while written < EVENTS:
                 for _ in range(10):
@@ -255,9 +220,4 @@ def memory(context: Context) -> Iterator[Row]:
         yield Row(13, f"attach, memory after {EVENTS:,} events", memory, None, "MiB", limit=150, value=memory)
 
 
-BENCHMARKS = {
-    "attach-first": first_screen,
-    "attach-latency": latency,
-    "attach-stream": stream,
-    "attach-memory": memory,
-}
+BENCHMARKS = {"attach-first": first_screen, "attach-latency": latency, "attach-stream": stream, "attach-memory": memory}

@@ -19,7 +19,7 @@ import orjson
 from ralph_rpc.demo.model import Reply
 from ralph_rpc.files import registry
 from ralph_rpc.files.paths import registry_dir
-from ralph_rpc.pi_install import Pi
+from ralph_rpc.pi.find import Pi
 from tests.benchmarks.measure import Context, Cost, clean_environment, in_turn, python, quantile, run
 from tests.benchmarks.table import Row
 from tests.cli import forged
@@ -44,9 +44,11 @@ def home(context: Context, name: str) -> Iterator[Path]:
     """A fresh home folder, which this process and those it starts have; bytecode is kept, as an installation does."""
     folder = context.scratch / name
     env = clean_environment(
-        folder, PYTHONPATH=f"{forged.ROOT}{os.pathsep}{forged.ROOT / 'runner'}",
-        PYTHONPYCACHEPREFIX=context.cache / "bytecode", PYTHONDONTWRITEBYTECODE="",
-    )  # fmt: skip
+        folder,
+        PYTHONPATH=f"{forged.ROOT}{os.pathsep}{forged.ROOT / 'runner'}",
+        PYTHONPYCACHEPREFIX=context.cache / "bytecode",
+        PYTHONDONTWRITEBYTECODE="",
+    )
     with patch.dict(os.environ, env, clear=True):
         yield folder
 
@@ -59,9 +61,12 @@ def side(argv: list[str], cwd: Path) -> Callable[[], Cost]:
 def everyday(context: Context) -> Iterator[Row]:
     """Ten living loops in a project."""
     commands = {
-        "list": ["list"], "status": ["status"], "status NAME": ["status", "loop0"], "stop": ["stop", "loop1"],
+        "list": ["list"],
+        "status": ["status"],
+        "status NAME": ["status", "loop0"],
+        "stop": ["stop", "loop1"],
         "steer": ["steer", "loop0", "use the other branch"],
-    }  # fmt: skip
+    }
     with home(context, "everyday") as folder, ExitStack() as held:
         project = folder / "project"
         for number in range(10):
@@ -147,14 +152,24 @@ def start(context: Context) -> Iterator[Row]:
     booted = [a - b for a, b in zip(ready[1:], checks[1:], strict=True)]
     median = statistics.median
     yield Row(
-        8, "start returns, after the model's answer", median(after[1:]) * 1000, median(bare_python[1:]) * 1000, "ms",
-        "python -c pass", 5,
-    )  # fmt: skip
+        8,
+        "start returns, after the model's answer",
+        median(after[1:]) * 1000,
+        median(bare_python[1:]) * 1000,
+        "ms",
+        "python -c pass",
+        5,
+    )
     yield Row(8, "start returns, after the checks without pi", median(kept) * 1000, unit="ms")
     yield Row(
-        8, f"start to pi {provision.NEWEST} ready, after the checks", median(booted) * 1000, median(alone[1:]) * 1000,
-        "ms", "the same pi, alone", 1.25,
-    )  # fmt: skip
+        8,
+        f"start to pi {provision.NEWEST} ready, after the checks",
+        median(booted) * 1000,
+        median(alone[1:]) * 1000,
+        "ms",
+        "the same pi, alone",
+        1.25,
+    )
 
 
 @contextmanager

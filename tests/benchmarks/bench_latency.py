@@ -83,7 +83,11 @@ def arrived(file: Path, count: int) -> list[tuple[int, str]]:
 
     def all_there() -> list[tuple[int, str]] | None:
         lines = file.read_text().splitlines() if file.exists() else []
-        return [(int(at), text) for at, _, text in (line.partition(" ") for line in lines)] if len(lines) >= count else None
+        return (
+            [(int(at), text) for at, _, text in (line.partition(" ") for line in lines)]
+            if len(lines) >= count
+            else None
+        )
 
     return wait_for(f"{count} arrivals", all_there)
 
@@ -180,11 +184,17 @@ def turnaround(context: Context) -> Iterator[Row]:
         more = p50 - bare_p50
         yield Row(
             6, f"turnaround, pi {version}: over a bare client", p50, bare_p50, "ms", "a bare client", 10, value=more
-        )  # fmt: skip
+        )
         yield Row(
-            6, f"a fresh pi {version}, in turnarounds", quantile(fresh, 0.5), p50, "ms", "our turnaround", 40,
+            6,
+            f"a fresh pi {version}, in turnarounds",
+            quantile(fresh, 0.5),
+            p50,
+            "ms",
+            "our turnaround",
+            40,
             at_least=True,
-        )  # fmt: skip
+        )
 
 
 def our_turnarounds(rig: Rig) -> list[float]:

@@ -107,12 +107,18 @@ def growth(context: Context) -> Iterator[Row]:
     early, late = cost(looks[: third + 1]), cost(looks[-third - 1 :])
     yield Row(
         12, f"an iteration after {looks[-1][0]:,}, CPU", late * 1000, early * 1000, "ms", "one of the first", 1.15
-    )  # fmt: skip
+    )
     # The first thousand iterations fill caches that have a bound; what grows after them is a leak.
     half = looks[len(looks) // 2]
     yield Row(
-        12, f"runner's memory after {looks[-1][0]:,} iterations", looks[-1][2], half[2], "MiB", f"after {half[0]:,}", 1.05
-    )  # fmt: skip
+        12,
+        f"runner's memory after {looks[-1][0]:,} iterations",
+        looks[-1][2],
+        half[2],
+        "MiB",
+        f"after {half[0]:,}",
+        1.05,
+    )
 
 
 def cost(looks: Sequence[tuple[int, float, float]]) -> float:
@@ -131,9 +137,7 @@ def volume(context: Context) -> Iterator[Row]:
             time.sleep(FLOOD_S / 20)
             sizes.append(rss_mib(runner))
         logged = log_size(rig.paths.events) / 1e9
-    yield Row(
-        12, f"runner's memory after {logged:.1f} GB of events", sizes[-1], sizes[2], "MiB", "after a tenth", 1.05
-    )  # fmt: skip
+    yield Row(12, f"runner's memory after {logged:.1f} GB of events", sizes[-1], sizes[2], "MiB", "after a tenth", 1.05)
 
 
 BENCHMARKS = {"idle": idle, "fleet": many_loops, "growth": growth, "volume": volume}

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from ralph_rpc.tickets.markdown import MarkdownTickets
-from ralph_rpc.tickets.schedule import plan
+from ralph_rpc.tickets.schedule import Rules, plan
+from ralph_rpc.tickets.sources.markdown import MarkdownTickets
 from tests.benchmarks.bench_commands import home, side
 from tests.benchmarks.measure import Context, in_turn, python, run
 from tests.benchmarks.table import Row
@@ -22,12 +22,12 @@ TICKETS = 10_000
 COLD_S, WARM_S = 2, 1
 PARALLEL = 8
 IMPORTS = (
-    "import sys, pathlib\nfrom ralph_rpc.tickets.markdown import MarkdownTickets\n"
-    "from ralph_rpc.tickets.schedule import plan\n"
+    "import sys, pathlib\nfrom ralph_rpc.tickets.sources.markdown import MarkdownTickets\n"
+    "from ralph_rpc.tickets.schedule import Rules, plan\n"
 )
 READ = (
     "backlog = MarkdownTickets(pathlib.Path(sys.argv[1])).scan()\n"
-    f"made = plan(backlog, {{}}, parallel={PARALLEL}, allow_untagged=False)\n"
+    f"made = plan(backlog, {{}}, Rules({PARALLEL}))\n"
     f"assert len(made.rows) == {TICKETS} and made.start and not backlog.bad\n"
 )
 
@@ -49,13 +49,9 @@ def tickets(context: Context) -> Iterator[Row]:
         yield Row(GOAL, what, cold * 1000, cat * 1000, "ms", "cat of the folder")
         yield Row(GOAL, what, cold * 1000, cost["imports"].wall * 1000, "ms", "its imports alone")
         yield Row(GOAL, what, cold, unit="s", limit=COLD_S, value=cold)
-        yield Row(
-            GOAL, f"{what}: CPU", cost["cold"].cpu * 1000, cost["cat"].cpu * 1000, "ms", "cat of the folder"
-        )
+        yield Row(GOAL, f"{what}: CPU", cost["cold"].cpu * 1000, cost["cat"].cpu * 1000, "ms", "cat of the folder")
         for which, taken in warm(backlog, context.rounds).items():
-            yield Row(
-                GOAL, f"{TICKETS:,} tickets, {which}", taken * 1000, cat * 1000, "ms", "cat of the folder"
-            )
+            yield Row(GOAL, f"{TICKETS:,} tickets, {which}", taken * 1000, cat * 1000, "ms", "cat of the folder")
             yield Row(GOAL, f"{TICKETS:,} tickets, {which}", taken, unit="s", limit=WARM_S, value=taken)
 
 
@@ -71,7 +67,7 @@ def warm(folder: Path, rounds: int) -> dict[str, float]:
             began = time.perf_counter()
             backlog = source.scan()
             scanned = time.perf_counter()
-            plan(backlog, {}, parallel=PARALLEL, allow_untagged=False)
+            plan(backlog, {}, Rules(PARALLEL))
             times.append(time.perf_counter() - (scanned if which == "the order alone" else began))
     return {which: statistics.median(times) for which, times in taken.items()}
 

@@ -62,9 +62,7 @@ def worktrees(context: Context) -> Iterator[Row]:
 
         took = in_turn(ROUNDS, ours=timed(ours), plain=timed(plain))
     what = f"a ticket's worktree of {FILES:,} files, added and removed"
-    yield Row(
-        14, what, took["ours"].wall * 1000, took["plain"].wall * 1000, "ms", "git worktree add, remove", 1.10
-    )
+    yield Row(14, what, took["ours"].wall * 1000, took["plain"].wall * 1000, "ms", "git worktree add, remove", 1.10)
 
 
 BENCHMARKS = {"worktrees": worktrees}

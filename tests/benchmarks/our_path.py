@@ -21,8 +21,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "runner")]
 from ralph_rpc.files.eventlog import EventLog
 from ralph_rpc.files.reserve import Reserve
 from ralph_runner.core.inputs import PiInput
+from ralph_runner.guarded.process import Exit
 from ralph_runner.pi.client import PiClient
-from ralph_runner.pi.process import Exit
 
 LOG_SIZE, LOG_KEEP = 256 << 20, 4
 """As `start` has them unless told otherwise."""

@@ -20,9 +20,17 @@ from tests.benchmarks.measure import Context
 from tests.benchmarks.table import Row, as_json, show
 
 MODULES = (
-    "bench_events", "bench_latency", "bench_commands", "bench_scale", "bench_attach", "bench_tickets",
+    "bench_events",
+    "bench_latency",
+    "bench_commands",
+    "bench_scale",
+    "bench_attach",
+    "bench_inside_pi",
+    "bench_tickets",
     "bench_worktrees",
-)  # fmt: skip
+    "bench_queue",
+    "bench_launchers",
+)
 CACHE = ROOT / ".cache" / "benchmarks"
 
 Benchmark = Callable[[Context], Iterable[Row]]

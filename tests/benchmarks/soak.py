@@ -26,8 +26,11 @@ WARM = 3
 RSS_GROWTH = 0.05
 """Over the second half: the first fills the pools of the interpreter, most of them within a thousand iterations."""
 ALLOCATOR = {
-    "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_TOP_PAD_": "0",
-}  # fmt: skip
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+    "MALLOC_TOP_PAD_": "0",
+}
 """Has glibc give back what is free, so that RSS shows what the runner holds, and a bound on its growth finds a leak.
 
 Left to itself, glibc raises these limits as it goes, and each thread has a pool of its own: RSS then grows in steps of
@@ -93,10 +96,16 @@ def look_once(rig: Rig, seconds: float) -> Look:
     pid = state["pid"]
     fields, children = stat_of(pid), children_of(pid)
     return Look(
-        state["iteration"], seconds, (int(fields[11]) + int(fields[12])) / TICKS,
-        len(list(Path(f"/proc/{pid}/fd").iterdir())), int(fields[17]), len(children), children.count("Z"),
-        int(fields[21]) * PAGE_KIB, rig.paths.state.stat().st_size,
-    )  # fmt: skip
+        state["iteration"],
+        seconds,
+        (int(fields[11]) + int(fields[12])) / TICKS,
+        len(list(Path(f"/proc/{pid}/fd").iterdir())),
+        int(fields[17]),
+        len(children),
+        children.count("Z"),
+        int(fields[21]) * PAGE_KIB,
+        rig.paths.state.stat().st_size,
+    )
 
 
 def soak(folder: Path, iterations: int, minutes: float, patience_s: float = 60.0) -> list[Look]:
@@ -129,10 +138,7 @@ def soak(folder: Path, iterations: int, minutes: float, patience_s: float = 60.0
 def cost_ms(looks: list[Look]) -> list[float]:
     """The runner's CPU time an iteration between two looks, from the first that counts."""
     warm = looks[WARM - 1 :]
-    return [
-        1000 * (b.cpu_s - a.cpu_s) / max(1, b.iterations - a.iterations)
-        for a, b in pairwise(warm)
-    ]
+    return [1000 * (b.cpu_s - a.cpu_s) / max(1, b.iterations - a.iterations) for a, b in pairwise(warm)]
 
 
 def rss_growth(looks: list[Look]) -> float:

@@ -21,9 +21,10 @@ ATOMIC = 4096
 PULSE_S = 0.002
 """What is written early before the flood rests: it comes in bursts, as pi's words do."""
 DELTA = {
-    "type": "message_update", "usage": {"input": 200, "output": 50, "cacheRead": 0, "cacheWrite": 0},
+    "type": "message_update",
+    "usage": {"input": 200, "output": 50, "cacheRead": 0, "cacheWrite": 0},
     "assistantMessageEvent": {"type": "text_delta", "contentIndex": 0, "delta": "some words of an answer "},
-}  # fmt: skip
+}
 
 
 class TimedPi(fake_pi.FakePi):

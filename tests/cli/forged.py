@@ -10,9 +10,10 @@ from typing import Any
 import orjson
 
 from ralph_rpc import clock
-from ralph_rpc.files import identity, locks
+from ralph_rpc.files import records, trust
 from ralph_rpc.files.atomic import make_private_dir
 from ralph_rpc.files.paths import LoopPaths, registry_dir
+from ralph_rpc.machine import identity, locks
 
 ROOT = Path(__file__).parents[2]
 DEAD_PID = 2**22 + 1
@@ -21,12 +22,32 @@ DEAD_PID = 2**22 + 1
 Json = dict[str, Any]
 
 CONFIG: Json = {
-    "model": None, "provider": None, "thinking": None, "maxIterations": 50, "maxCost": None, "maxTokens": None,
-    "maxTimeMs": None, "iterationTimeoutMs": 0, "idleTimeoutMs": 0, "toolTimeoutMs": 0, "maxFailures": 10,
-    "stallAfter": 5, "verify": None, "marker": "DONE", "reflectEvery": 0, "worktree": None, "extensions": [],
-    "skills": [], "approve": None, "uiAnswers": {}, "logSize": 1 << 28, "logKeep": 4, "pi": ["pi"],
-    "piVersion": None, "piArgs": [],
-}  # fmt: skip
+    "model": None,
+    "provider": None,
+    "thinking": None,
+    "maxIterations": 50,
+    "maxCost": None,
+    "maxTokens": None,
+    "maxTimeMs": None,
+    "iterationTimeoutMs": 0,
+    "idleTimeoutMs": 0,
+    "toolTimeoutMs": 0,
+    "maxFailures": 10,
+    "stallAfter": 5,
+    "verify": None,
+    "marker": "DONE",
+    "reflectEvery": 0,
+    "worktree": None,
+    "extensions": [],
+    "skills": [],
+    "approve": None,
+    "uiAnswers": {},
+    "logSize": 1 << 28,
+    "logKeep": 4,
+    "pi": ["pi"],
+    "piVersion": None,
+    "piArgs": [],
+}
 
 
 def ago(seconds: float) -> str:
@@ -39,17 +60,45 @@ def state(paths: LoopPaths, /, alive: bool = False, **changes: Any) -> Json:
     stats = {"iterations": 3, "turns": 9, "toolCalls": 21, "durationMs": 60_000, "cost": 1.25}
     tokens = {"tokensIn": 12_300, "tokensOut": 4_500, "cacheRead": 900, "cacheWrite": 0}
     return {
-        "schemaVersion": 1, "name": paths.name, "cwd": str(paths.project), "ralphDir": str(paths.dir), "kind": "task",
-        "status": "running", "stopReason": None, "error": None,
+        "schemaVersion": 1,
+        "name": paths.name,
+        "cwd": str(paths.project),
+        "ralphDir": str(paths.dir),
+        "kind": "task",
+        "status": "running",
+        "stopReason": None,
+        "error": None,
         "pid": os.getpid() if alive else DEAD_PID,
-        "pidStartTime": identity.start_time(os.getpid()) if alive else 1.0, "bootId": identity.boot_id(),
-        "guardPid": None, "guardStartTime": None, "piPid": 4242, "piStartTime": None, "piVersion": "1.5.2",
-        "model": "m1", "provider": "fake", "iteration": 4, "maxIterations": 50, "currentTicket": None,
-        "startedAt": ago(3_720), "updatedAt": ago(1), "endedAt": None, "nextWakeAt": None, "elapsedMs": 3_720_000,
-        "stats": stats | tokens, "consecutiveFailures": 0, "unchangedIterations": 0, "restarts": [],
-        "lastReflection": None, "lastOutcome": "ok", "lastText": "Done with step 3.", "refusal": None, "held": [],
-        "worktree": None, "tmpDir": None, "config": CONFIG,
-    } | changes  # fmt: skip
+        "pidStartTime": identity.start_time(os.getpid()) if alive else 1.0,
+        "bootId": identity.boot_id(),
+        "guardPid": None,
+        "guardStartTime": None,
+        "piPid": 4242,
+        "piStartTime": None,
+        "piVersion": "1.5.2",
+        "model": "m1",
+        "provider": "fake",
+        "iteration": 4,
+        "maxIterations": 50,
+        "currentTicket": None,
+        "startedAt": ago(3_720),
+        "updatedAt": ago(1),
+        "endedAt": None,
+        "nextWakeAt": None,
+        "elapsedMs": 3_720_000,
+        "stats": stats | tokens,
+        "consecutiveFailures": 0,
+        "unchangedIterations": 0,
+        "restarts": [],
+        "lastReflection": None,
+        "lastOutcome": "ok",
+        "lastText": "Done with step 3.",
+        "refusal": None,
+        "held": [],
+        "worktree": None,
+        "tmpDir": None,
+        "config": CONFIG,
+    } | changes
 
 
 def loop(project: Path, name: str = "api", alive: bool = False, **changes: Any) -> LoopPaths:
@@ -60,6 +109,13 @@ def loop(project: Path, name: str = "api", alive: bool = False, **changes: Any) 
     paths.config.write_bytes(orjson.dumps(CONFIG))
     paths.state.write_bytes(orjson.dumps(state(paths, alive, **changes)))
     return paths
+
+
+def remember(paths: LoopPaths) -> None:
+    """As if this user's program had started it, with the options that it has."""
+    config = records.read_config(paths)
+    assert config is not None
+    trust.remember_loop(paths, config)
 
 
 @contextmanager
@@ -86,6 +142,13 @@ def register(file: str, content: Json | bytes) -> Path:
     return path
 
 
+def elsewhere(tmp_path: Path, folder: str, name: str = "api") -> LoopPaths:
+    """A loop of another project that the registry knows."""
+    paths = loop(tmp_path / folder, name)
+    register(f"--{folder}--{name}", entry(tmp_path / folder, name))
+    return paths
+
+
 def write_log(paths: LoopPaths, events: Iterable[Json]) -> list[int]:
     """events.jsonl in one file; returns the offset before each event, and the end."""
     offsets = [0]
@@ -100,6 +163,16 @@ def write_record(paths: LoopPaths, number: int, start: int, end: int) -> None:
     """iterations/NNN.json with what a seek needs."""
     record = {"iteration": number, "outcome": "ok", "eventsFrom": start, "eventsTo": end}
     (paths.iterations / f"{number:03}.json").write_bytes(orjson.dumps(record))
+
+
+def record(paths: LoopPaths, number: int, **changes: Any) -> None:
+    """A whole iterations/NNN.json."""
+    texts = {"kind": "work", "outcome": "ok", "startedAt": ago(60), "endedAt": ago(1), "summary": "done"}
+    nothing = dict.fromkeys(("model", "provider", "sessionId", "sessionFile"))
+    counts = ("durationMs", "turns", "toolCalls", "tokensIn", "tokensOut", "cacheRead", "cacheWrite", "cost")
+    numbers = dict.fromkeys((*counts, "eventsFrom", "eventsTo"), 0)
+    whole = {"iteration": number, **texts, **nothing, **numbers, "steering": [], **changes}
+    (paths.iterations / f"{number:03}.json").write_bytes(orjson.dumps(whole))
 
 
 def program(*args: str) -> tuple[list[str], dict[str, str]]:

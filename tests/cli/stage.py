@@ -2,6 +2,7 @@
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 import time
@@ -11,8 +12,8 @@ from typing import Any, TypeVar
 
 import orjson
 
-from ralph_rpc.files import locks
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.machine import locks
 
 ROOT = Path(__file__).parents[2]
 T = TypeVar("T")
@@ -40,18 +41,14 @@ class Stage:
         stand_in.mkdir(parents=True)
         script = Path(__file__).with_name("stand_in_runner.py")
         (stand_in / "__init__.py").write_text("")
-        (stand_in / "__main__.py").write_text(
-            f"import runpy\nrunpy.run_path({str(script)!r}, run_name='__main__')\n"
-        )
+        (stand_in / "__main__.py").write_text(f"import runpy\nrunpy.run_path({str(script)!r}, run_name='__main__')\n")
         self.env = {**os.environ, "PYTHONPATH": f"{stand_in.parent}{os.pathsep}{ROOT}"}
 
     def make_pi(self, version: str) -> Path:
         """An executable that says a version of pi by the package around it."""
         package = self.tmp / f"pi-{version}"
         (package / "bin").mkdir(parents=True)
-        (package / "package.json").write_bytes(
-            orjson.dumps({"name": "@x/pi-coding-agent", "version": version})
-        )
+        (package / "package.json").write_bytes(orjson.dumps({"name": "@x/pi-coding-agent", "version": version}))
         pi = package / "bin" / "pi"
         pi.write_text("#!/bin/sh\nexit 1\n")
         pi.chmod(0o755)
@@ -70,9 +67,14 @@ class Stage:
     ) -> subprocess.CompletedProcess[str]:
         """One call of the program; it must exit with `code`, and a failure must be one line."""
         done = subprocess.run(
-            self.command(*args), cwd=cwd or self.project, env={**self.env, **(env or {})}, capture_output=True,
-            input=stdin.encode() if isinstance(stdin, str) else stdin, timeout=60, check=False,
-        )  # fmt: skip
+            self.command(*args),
+            cwd=cwd or self.project,
+            env={**self.env, **(env or {})},
+            capture_output=True,
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            timeout=60,
+            check=False,
+        )
         shown = subprocess.CompletedProcess(args, done.returncode, done.stdout.decode(), done.stderr.decode())
         assert shown.returncode == code, shown
         if code not in (0, 130):
@@ -81,24 +83,38 @@ class Stage:
             assert "Traceback (most" not in shown.stderr, shown
         return shown
 
-    def start(
-        self, *args: str, name: str = "api", code: int = 0, **how: Any
-    ) -> subprocess.CompletedProcess[str]:
+    def start(self, *args: str, name: str = "api", code: int = 0, **how: Any) -> subprocess.CompletedProcess[str]:
         """`start NAME` with the stand-in for pi."""
         return self.run("start", name, "--pi", str(self.pi), *args, code=code, **how)
 
-    def on_terminal(self, *args: str, answer: str = "", **env: str) -> tuple[int, str]:
-        """The program on a terminal of its own: its exit code, and all that was shown."""
+    def on_terminal(self, *args: str, answer: str = "", until: str = "", **env: str) -> tuple[int, str]:
+        """The program on a terminal of its own: its exit code, and all that was shown.
+
+        `answer` is typed once `until` is shown; Ctrl-C arrives as the signal.
+        """
         master, slave = pty.openpty()
         process = subprocess.Popen(
-            self.command(*args), cwd=self.project, env={**self.env, **env}, stdin=slave, stdout=slave, stderr=slave,
+            self.command(*args),
+            cwd=self.project,
+            env={**self.env, **env},
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
             start_new_session=True,
-        )  # fmt: skip
+        )
         os.close(slave)
-        os.write(master, answer.encode())
-        shown = b""
+        shown, typed = b"", False
         try:
-            while piece := os.read(master, 4096):
+            while True:
+                if not typed and until.encode() in shown:
+                    if answer == "\x03":
+                        process.send_signal(signal.SIGINT)
+                    else:
+                        os.write(master, answer.encode())
+                    typed = True
+                piece = os.read(master, 4096)
+                if not piece:
+                    break
                 shown += piece
         except OSError:  # EIO: the last one who had the terminal open is gone
             pass

@@ -15,9 +15,10 @@ from typing import Any, cast
 import orjson
 
 from ralph_rpc import clock
-from ralph_rpc.files import identity, locks, records, registry
+from ralph_rpc.files import records, registry
 from ralph_rpc.files.inbox import Inbox
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.machine import identity, locks
 from ralph_rpc.model.registry import RegistryEntry
 from ralph_rpc.model.state import ENDED, State
 
@@ -41,13 +42,34 @@ class StandIn:
         )
         now = clock.iso(clock.now_ms())
         fresh: dict[str, Any] = {
-            "schemaVersion": 1, "name": paths.name, "cwd": str(paths.project), "ralphDir": str(paths.dir), "kind": "task",
-            "guardPid": None, "guardStartTime": None, "piPid": None, "piStartTime": None, "piVersion": "1.5.2",
-            "model": "scripted", "provider": "fake", "iteration": 0, "currentTicket": None, "startedAt": now,
-            "elapsedMs": 0, "stats": {"iterations": 0, "cost": 0.0, **zero}, "consecutiveFailures": 0,
-            "unchangedIterations": 0, "restarts": [], "lastReflection": None, "lastOutcome": None, "lastText": None,
-            "refusal": None, "held": [], "worktree": None, "tmpDir": None,
-        }  # fmt: skip
+            "schemaVersion": 1,
+            "name": paths.name,
+            "cwd": str(paths.project),
+            "ralphDir": str(paths.dir),
+            "kind": "task",
+            "guardPid": None,
+            "guardStartTime": None,
+            "piPid": None,
+            "piStartTime": None,
+            "piVersion": "1.5.2",
+            "model": "scripted",
+            "provider": "fake",
+            "iteration": 0,
+            "currentTicket": None,
+            "startedAt": now,
+            "elapsedMs": 0,
+            "stats": {"iterations": 0, "cost": 0.0, **zero},
+            "consecutiveFailures": 0,
+            "unchangedIterations": 0,
+            "restarts": [],
+            "lastReflection": None,
+            "lastOutcome": None,
+            "lastText": None,
+            "refusal": None,
+            "held": [],
+            "worktree": None,
+            "tmpDir": None,
+        }
         self.state: dict[str, Any] = {
             **fresh,
             **(old or {}),
@@ -58,10 +80,16 @@ class StandIn:
     def save(self, status: str, reason: str | None = None, error: str | None = None) -> None:
         ended, pid, now = status in ENDED, os.getpid(), clock.iso(clock.now_ms())
         self.state |= {
-            "status": status, "stopReason": reason, "error": error, "updatedAt": now, "nextWakeAt": None,
-            "endedAt": now if ended else None, "pid": None if ended else pid,
-            "pidStartTime": None if ended else identity.start_time(pid), "bootId": identity.boot_id(),
-        }  # fmt: skip
+            "status": status,
+            "stopReason": reason,
+            "error": error,
+            "updatedAt": now,
+            "nextWakeAt": None,
+            "endedAt": now if ended else None,
+            "pid": None if ended else pid,
+            "pidStartTime": None if ended else identity.start_time(pid),
+            "bootId": identity.boot_id(),
+        }
         records.write_state(self.paths, cast(State, self.state))
         entry = registry.entry_path(self.paths.project, self.paths.name)
         if ended:

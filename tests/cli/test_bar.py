@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ralph_rpc.cli.bar import Bar, progress_line
-from ralph_rpc.loops import loop_status
+from ralph_rpc.loops.status import loop_status
 from tests.cli import forged
 
 

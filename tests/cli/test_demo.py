@@ -4,10 +4,12 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ import pytest
 from click.testing import CliRunner
 
 from ralph_rpc.cli.demo import demo
-from ralph_rpc.demo import agent
-from ralph_rpc.demo.model import Request
-from ralph_rpc.errors import PiUnusable
-from ralph_rpc.pi_install import Pi, installed_where
+from ralph_rpc.demo import agent, backlog
+from ralph_rpc.demo.model import MODEL, PROVIDER, Model, Request, pi_environment, write_models_json
+from ralph_rpc.demo.show import leave
+from ralph_rpc.errors import PiUnusable, UsageError
+from ralph_rpc.pi.find import Pi, installed_where
+from ralph_rpc.tickets.sources.markdown import MarkdownTickets
 from tests.real_pi import provision
 
 PROMPT = "Task (iteration 1), from .ralph/demo/task.md:\n\ndo the next item"
@@ -53,11 +57,7 @@ def turns(task: str, *, steer: bool) -> list[str]:
         reply = agent.reply({"messages": conversation}, steers)
         said.append(" ".join([*(name for name, _ in reply.tool_calls), *["steer_now"] * steers.count]))
         calls = [
-            {
-                "id": f"call_{n}",
-                "type": "function",
-                "function": {"name": name, "arguments": json.dumps(arguments)},
-            }
+            {"id": f"call_{n}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
             for n, (name, arguments) in enumerate(reply.tool_calls)
         ]
         conversation.append({"role": "assistant", "content": reply.text, "tool_calls": calls})
@@ -226,3 +226,118 @@ def test_an_interrupted_demo_leaves_no_process_and_no_file(
     assert list((tmp_path / "t").glob("ralph-demo-*")) == []
     assert list((isolated / ".ralph").rglob("*.json")) == []
     assert "Traceback" not in said
+
+
+def test_a_project_that_is_kept_is_the_one_that_the_tour_begins_with(tmp_path: Path) -> None:
+    said: list[str] = []
+    leave(tmp_path / "new" / "slugs", said.append)
+    folder = tmp_path / "new" / "slugs"
+    assert (folder / "wishes.md").read_text() == agent.TASK and not (folder / ".ralph").exists()
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=folder, check=True, capture_output=True)
+    assert status.stdout == b"", "all of it is committed"
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    typed = f"start slugs --task wishes.md --verify '{agent.VERIFY}' --max-cost 5"
+    assert typed in said[0] and typed in readme and agent.TASK in readme
+
+
+def test_the_kept_project_has_the_backlog_of_the_readme(tmp_path: Path) -> None:
+    said: list[str] = []
+    leave(tmp_path / "slugs", said.append)
+    found = MarkdownTickets(tmp_path / "slugs/.tickets").scan()
+    assert not found.bad and {id: (one.deps, one.status) for id, one in found.tickets.items()} == {
+        "sl-1": ((), "open"),
+        "sl-2": (("sl-1",), "open"),
+        "sl-3": ((), "open"),
+        "sl-4": ((), "open"),
+    }
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    typed = "ralph-rpc start night --tickets --parallel 3 --verify 'python3 -m compileall -q .'"
+    assert typed in said[0] and f"$ {typed}" in readme
+    assert all(one.title in readme for one in found.tickets.values())
+
+
+@pytest.mark.parametrize("steer", [False, True])
+@pytest.mark.parametrize("id", ["sl-1", "sl-2", "sl-3", "sl-4"])
+def test_the_agent_of_a_ticket_writes_commits_and_claims_and_hears_the_operator(id: str, steer: bool) -> None:
+    conversation: list[Request] = [{"role": "user", "content": f"Ticket {id}, Title (attempt 1 of 3), from x.\n\nText"}]
+    said: list[str] = []
+    while not said or not said[-1].endswith(agent.MARKER):
+        reply = agent.reply({"messages": conversation}, lambda: None)
+        calls = [
+            {"id": "call_0", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+            for name, arguments in reply.tool_calls
+        ]
+        said.append(f"{' '.join(name for name, _ in reply.tool_calls)}: {reply.text}")
+        conversation += [{"role": "assistant", "content": reply.text, "tool_calls": calls}, result("ok")]
+        if steer and len(said) == 2:
+            conversation.append({"role": "user", "content": "Keep it short."})
+    tools = [line.split(":")[0] for line in said]
+    assert tools == ["read", "write", *(["read"] if steer else []), "bash", ""]
+    assert any("Keep it short." in line for line in said) == steer
+
+
+@pytest.mark.pi
+@pytest.mark.timeout(240)
+def test_the_kept_backlog_is_worked_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isolated: Path, no_leftovers: None
+) -> None:
+    pi = provision.provide(provision.NEWEST)
+    provision.use(pi, monkeypatch)
+    monkeypatch.setattr(backlog, "PACE_S", 0.0)
+    project = tmp_path / "slugs"
+    leave(project, lambda line: None)
+    (project / "wishes.md").write_text("A change of the reader's own.")
+    with Model(lambda request, number: agent.reply(request, lambda: None)) as model:
+        write_models_json(tmp_path / "agent", model.port)
+        chosen = {"RALPH_PI": pi.command[-1], "RALPH_PROVIDER": PROVIDER, "RALPH_MODEL": MODEL}
+        env = pi_environment(tmp_path / "agent", {**os.environ, **chosen})
+
+        def program(*args: str) -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, "-P", "-m", "ralph_rpc", *args]
+            return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=False)
+
+        try:
+            begun = program("start", "night", "--tickets", "--parallel", "3", "--verify", "python3 -m compileall -q .")
+            assert begun.returncode == 0, begun.stderr
+            ended = program("wait", "night", "--timeout", "3m")
+            assert (ended.returncode, ended.stdout) == (0, "night: completed (tickets-done)\n"), program("logs").stdout
+        finally:
+            program("kill", "night")
+    git = ["git", "-C", str(project)]
+    merges = subprocess.check_output([*git, "log", "--first-parent", "--merges", "--format=%s"], text=True)
+    assert sorted(line.split(":")[0] for line in merges.splitlines()) == [f"Merge sl-{n}" for n in (1, 2, 3, 4)]
+    said = subprocess.check_output([sys.executable, "cli.py", "Hello", "World"], cwd=project, text=True)
+    assert said == "Hello\nWorld\n", "what the tickets wanted works; slug.py itself is untouched yet"
+    assert subprocess.check_output([*git, "status", "--porcelain"], text=True) == " M wishes.md\n"
+
+
+@pytest.mark.parametrize("there", ["a file", "a folder with a file"])
+def test_nothing_is_left_among_somebodys_files(tmp_path: Path, there: str) -> None:
+    place = tmp_path / "slugs" if there == "a file" else tmp_path
+    (tmp_path / "slugs").write_text("mine")
+    result = CliRunner().invoke(demo, ["--keep", str(place), "--pi", "/nowhere"])
+    assert isinstance(result.exception, UsageError) and "is there already" in result.exception.message
+    assert [path.name for path in tmp_path.iterdir()] == ["slugs"]
+
+
+def test_the_scripted_model_answers_for_the_kept_project_until_ctrl_c(tmp_path: Path) -> None:
+    code = (
+        "from ralph_rpc.demo.show import answer; from ralph_rpc.pi.find import Pi; "
+        "answer(Pi(['/opt/my pi'], '1.6.0', 'path'), lambda text: print(text, flush=True))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = next(line for line in process.stdout if "export " in line)
+    chosen = dict(word.split("=", 1) for word in shlex.split(line)[1:])
+    assert (chosen["RALPH_PI"], chosen["RALPH_PROVIDER"]) == ("/opt/my pi", "scripted")
+    folder = Path(chosen["PI_CODING_AGENT_DIR"])
+    [provider] = json.loads((folder / "models.json").read_bytes())["providers"].values()
+    asked = {"model": chosen["RALPH_MODEL"], "stream": True, "messages": [{"role": "user", "content": PROMPT}]}
+    request = urllib.request.Request(
+        f"{provider['baseUrl']}/chat/completions", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answered:
+        assert answered.status == 200 and b"data:" in answered.read()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert not folder.exists()

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ralph_rpc import leftovers
 from ralph_rpc.cli.main import run
-from ralph_rpc.files import identity
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.loops.remains import processes
+from ralph_rpc.machine import identity
 from tests.cli import forged
 from tests.cli.examined import Capture, examined, install_pi, of, private_loop, troubles
 
@@ -30,23 +30,17 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_sound_machine_and_project_have_nothing_to_complain_of(project: Path, capsys: Capture) -> None:
+def test_a_sound_machine_and_project_have_nothing_to_complain_of(
+    project: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "x")
     private_loop(project, alive=True)
     code, findings = examined(capsys)
     assert troubles(findings) == []
     assert code == 0
-    assert {
-        "python",
-        "pi",
-        "node",
-        "npm",
-        "git",
-        "inotify",
-        "disk",
-        "registry",
-        "permissions",
-        "orphans",
-    } <= {finding["check"] for finding in findings}
+    assert {"python", "pi", "node", "npm", "git", "inotify", "disk", "registry", "permissions", "orphans"} <= {
+        finding["check"] for finding in findings
+    }
     assert not any(finding["hint"] for finding in findings if finding["level"] == "ok")
 
 
@@ -68,13 +62,7 @@ def test_the_table_is_plain_and_inert_where_it_is_no_terminal(project: Path, cap
     ],
 )
 def test_pi_is_run_and_its_version_judged(
-    project: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: Capture,
-    does: str,
-    level: str,
-    words: str,
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, does: str, level: str, words: str
 ) -> None:
     install_pi(tmp_path, monkeypatch, does)
     code, findings = examined(capsys)
@@ -84,9 +72,7 @@ def test_pi_is_run_and_its_version_judged(
     assert code == (1 if level == "fail" else 0)
 
 
-def test_tools_that_are_missing_are_named(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
+def test_tools_that_are_missing_are_named(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setenv("PATH", str(project))
     code, findings = examined(capsys)
     assert code == 1
@@ -157,9 +143,7 @@ def test_this_process_and_what_started_it_are_no_orphans(project: Path) -> None:
     command, env = forged.program("doctor", "--json")
     inner = f"import subprocess, sys; sys.exit(subprocess.run({command!r}).returncode)"
     marked = env | {"RALPH_LOOP_DIR": str(loop.dir)}
-    done = subprocess.run(
-        [sys.executable, "-c", inner], env=marked, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", inner], env=marked, capture_output=True, text=True, check=False)
     assert [finding["level"] for finding in of(json.loads(done.stdout), "orphans")] == ["ok"]
 
 
@@ -168,19 +152,17 @@ def test_a_runner_that_an_agent_started_is_no_orphan_of_that_agent_s_loop(projec
     dead = private_loop(project)
     with start(dead) as runner:
         start_time = identity.start_time(runner.pid)
-        forged.register(
-            "inner", forged.entry(project, "inner") | {"pid": runner.pid, "pidStartTime": start_time}
-        )
-        assert leftovers.orphans({project}) == []
+        forged.register("inner", forged.entry(project, "inner") | {"pid": runner.pid, "pidStartTime": start_time})
+        assert processes.orphans({project}) == []
 
 
 @pytest.mark.usefixtures("no_leftovers")
 def test_a_process_that_got_the_pid_of_an_orphan_is_not_ended(project: Path) -> None:
     loop = private_loop(project)
     with start(loop) as process:
-        (orphan,) = leftovers.orphans({project})
-        reused = leftovers.Orphan(orphan.pid, orphan.start - 1, orphan.loop, orphan.command)
-        assert leftovers.end([reused]) == []
+        (orphan,) = processes.orphans({project})
+        reused = processes.Orphan(orphan.pid, orphan.start - 1, orphan.loop, orphan.command)
+        assert processes.end([reused]) == []
         assert process.poll() is None
 
 
@@ -188,10 +170,8 @@ def test_a_process_that_got_the_pid_of_an_orphan_is_not_ended(project: Path) -> 
 def test_processes_are_left_to_a_runner_that_has_come_back(project: Path) -> None:
     loop = private_loop(project)
     with start(loop) as process:
-        found = leftovers.orphans({project})
+        found = processes.orphans({project})
         assert len(found) == 1
         with forged.runner_of(loop):
-            assert leftovers.end(found) == []
+            assert processes.end(found) == []
         assert process.poll() is None
-
-

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ralph_rpc.cli.list import loops_table as drawn
 from ralph_rpc.cli.list import rows_of_project
-from ralph_rpc.cli.list import table as drawn
 from ralph_rpc.cli.main import run
-from ralph_rpc.files import identity
 from ralph_rpc.files.paths import registry_dir
-from ralph_rpc.text import width
+from ralph_rpc.machine import identity
+from ralph_rpc.terminal.width import width
 from tests.cli import forged
+from tests.effort import examples
 
 Capture = pytest.CaptureFixture[str]
 
@@ -44,9 +45,15 @@ def test_a_row_tells_name_project_kind_status_progress_cost_time_and_runner(proj
     row = table(capsys)["api"]
     assert row.pop("SEEN") in ("now", "2s ago", "3s ago", "4s ago", "5s ago")
     assert row == {
-        "NAME": "api", "PROJECT": str(project), "KIND": "task", "STATUS": "running", "ITERATION": "3/50",
-        "COST": "$1.25", "ELAPSED": "1h02m", "RUNNER": "alive",
-    }  # fmt: skip
+        "NAME": "api",
+        "PROJECT": str(project),
+        "KIND": "task",
+        "STATUS": "running",
+        "ITERATION": "3/50",
+        "COST": "$1.25",
+        "ELAPSED": "1h02m",
+        "RUNNER": "alive",
+    }
 
 
 def test_dead_stale_crashed_and_ended_loops_are_shown_as_what_they_are(project: Path, capsys: Capture) -> None:
@@ -58,13 +65,18 @@ def test_dead_stale_crashed_and_ended_loops_are_shown_as_what_they_are(project: 
         assert run(["list"]) == 0
     shown = {name: (row["STATUS"], row["RUNNER"]) for name, row in table(capsys).items()}
     assert shown == {
-        "stale": ("stale", "stale"), "crashed": ("crashed", "dead"), "done": ("completed", "-"), "broke": ("error", "-"),
-    }  # fmt: skip
+        "stale": ("stale", "stale"),
+        "crashed": ("crashed", "dead"),
+        "done": ("completed", "-"),
+        "broke": ("error", "-"),
+    }
 
 
 def test_all_adds_the_registry_and_names_no_loop_twice(project: Path, tmp_path: Path, capsys: Capture) -> None:
     forged.loop(project, status="stopped")
     other = tmp_path / "other"
+    for name in ("lives", "hangs", "died", "failed", "reused"):
+        (other / ".ralph" / name).mkdir(parents=True)
     forged.register("own", forged.entry(project))
     forged.register("a", forged.entry(other, "lives", alive=True))
     forged.register("b", forged.entry(other, "hangs", alive=True, lastSeen=forged.ago(100)))
@@ -72,12 +84,18 @@ def test_all_adds_the_registry_and_names_no_loop_twice(project: Path, tmp_path: 
     forged.register("d", forged.entry(other, "failed", status="error"))
     # The pid was given to another process, which started later.
     forged.register("e", forged.entry(other, "reused", alive=True, pidStartTime=1.0))
+    forged.register("f", forged.entry(tmp_path / "moved", "moved"))
     assert run(["list", "--all"]) == 0
     shown = {name: (row["STATUS"], row["RUNNER"]) for name, row in table(capsys).items()}
     assert shown == {
-        "api": ("stopped", "-"), "lives": ("running", "alive"), "hangs": ("stale", "stale"),
-        "died": ("crashed", "dead"), "failed": ("error", "-"), "reused": ("crashed", "dead"),
-    }  # fmt: skip
+        "api": ("stopped", "-"),
+        "lives": ("running", "alive"),
+        "hangs": ("stale", "stale"),
+        "died": ("crashed", "dead"),
+        "failed": ("error", "-"),
+        "reused": ("crashed", "dead"),
+        "moved": ("gone", "dead"),
+    }
     assert run(["list"]) == 0
     assert list(table(capsys)) == ["api"]
 
@@ -96,7 +114,7 @@ def test_broken_files_cost_one_line_each_on_stderr_and_no_row(project: Path, tmp
     output = capsys.readouterr()
     assert output.out.count("\n") == 4 and "good" in output.out and "api" in output.out
     lines = output.err.splitlines()
-    assert all(line.startswith("ralph-rpc: passed over ") for line in lines)
+    assert all(line.startswith("ralph-rpc: skipped ") for line in lines)
     for name in ["torn/state.json", "fifo", "folder", *(f"broken{n}" for n in range(len(broken)))]:
         assert sum(name in line for line in lines) == 1, name
 
@@ -146,7 +164,17 @@ def test_a_narrow_terminal_gets_the_end_of_a_long_path(project: Path) -> None:
     assert str(project) in drawn(rows, colour=False, columns=None)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40)
+def test_a_terminal_of_eighty_columns_keeps_what_matters_of_a_long_name(project: Path) -> None:
+    name = "a-name-of-22-letters-x"
+    forged.loop(project, name, status="stopped")
+    rows, _ = rows_of_project(project)
+    title, line = drawn(rows, colour=False, columns=80).splitlines()
+    assert max(map(len, (title, line))) <= 80
+    assert title.split()[:1] == ["NAME"] and {"STATUS", "ITERATION", "COST", "ELAPSED"} <= set(title.split())
+    assert "KIND" not in title and name in line and "KIND" in drawn(rows, colour=False, columns=None)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=examples(40))
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
 def test_hostile_texts_of_an_entry_are_printed_inert(tmp_path: Path, capsys: Capture, text: str) -> None:
     hostile = dict.fromkeys(("name", "cwd", "model", "provider", "startedAt"), f"\x1b]0;\x07\x9b\u202e{text}\n")

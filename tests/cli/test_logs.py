@@ -61,7 +61,7 @@ def test_an_iteration_reads_as_text_tool_lines_and_borders_with_the_cost(
     assert lines[1:] == [
         "▸ bash make test  ok 1.1s  12 passed",
         "text 1",
-        "── iteration 1 ok: 1m01s, 2 turns, 1 tool calls, 12.3k in + 450 out, $0.12",
+        "── iteration 1 ok: 1m01s, 2 turns, 1 tool calls, 12.8k tokens, $0.12",
         "── loop stopped (stop)",
     ]
 
@@ -82,9 +82,7 @@ def test_n_counts_events_from_the_end(project: Path, capsys: pytest.CaptureFixtu
     assert [orjson.loads(line)["n"] for line in capsys.readouterr().out.splitlines()] == [298, 299]
 
 
-def test_it_begins_with_the_last_iteration_that_has_ended(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_begins_with_the_last_iteration_that_has_ended(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = forged.loop(project, iteration=3)
     ended = [iteration(1), iteration(2)]
     offsets = forged.write_log(paths, [*ended[0], *ended[1], *iteration(3)[:-1]])
@@ -122,7 +120,8 @@ def test_an_iteration_that_is_not_there_is_an_error(project: Path, capsys: pytes
     forged.write_log(paths, iteration(1))
     assert run(["logs", "api", "--iteration", "7"]) == 1
     assert "has no iteration 7. its newest is 2" in capsys.readouterr().err.lower()
-    assert run(["logs", "api", "--iteration", "1", "-n", "5"]) == 2
+    assert run(["logs", "api", "--iteration", "1", "--since", "1h"]) == 2
+    assert run(["logs", "api", "--iteration", "1", "--ticket", "ab-1"]) == 2
     # Its log was rotated away: what is left begins later.
     forged.write_record(paths, 1, 0, 500)
     opened = {"type": "ralph_log_open", "at": 1, "base": 9_000}
@@ -146,9 +145,7 @@ def test_bytes_that_rotation_took_are_reported(project: Path, capsys: pytest.Cap
 
 def following(paths: LoopPaths, *args: str) -> subprocess.Popen[bytes]:
     command, env = forged.program("logs", paths.name, "-f", *args)
-    return subprocess.Popen(
-        command, env=env, cwd=paths.project, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    return subprocess.Popen(command, env=env, cwd=paths.project, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def read_until(stream: int, wanted: bytes) -> bytes:
@@ -307,7 +304,9 @@ def side_by_side(tmp_path: Path) -> LoopPaths:
         stamp = {"at": 1, "iteration": n, "ticket": ticket}
         delta = {"type": "text_delta", "contentIndex": 0, "delta": word}
         events.append({"type": "message_update", "assistantMessageEvent": delta, "ralph": stamp})
-    events.append({"type": "ralph_verify", "at": 1, "command": "x", "exitCode": 0, "durationMs": 5, "tail": "", "ticket": "b-2"})
+    events.append(
+        {"type": "ralph_verify", "at": 1, "command": "x", "exitCode": 0, "durationMs": 5, "tail": "", "ticket": "b-2"}
+    )
     forged.write_log(paths, events)
     paths.tickets.mkdir()
     return paths
@@ -325,10 +324,23 @@ def test_agents_that_write_at_once_are_told_line_by_line_with_their_tickets(
 def test_the_log_of_one_ticket_holds_nothing_of_another(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = side_by_side(project)
     record = {
-        "ticket": "b-2", "title": "B", "status": "closed", "attempt": 1, "sessionId": None, "pid": None,
-        "pidStartTime": None, "worktreePath": None, "branch": None, "baseCommit": None, "startedAt": "", "endedAt": "",
-        "durationMs": 0, "returnCode": 0, "terminationMethod": "eof", "error": None,
-    }  # fmt: skip
+        "ticket": "b-2",
+        "title": "B",
+        "status": "closed",
+        "attempt": 1,
+        "sessionId": None,
+        "pid": None,
+        "pidStartTime": None,
+        "worktreePath": None,
+        "branch": None,
+        "baseCommit": None,
+        "startedAt": "",
+        "endedAt": "",
+        "durationMs": 0,
+        "returnCode": 0,
+        "terminationMethod": "eof",
+        "error": None,
+    }
     (paths.tickets / "b-2.json").write_bytes(orjson.dumps(record))
     assert run(["logs", "api", "--ticket", "b-2"]) == 0
     out = capsys.readouterr().out
@@ -342,3 +354,65 @@ def test_the_log_of_one_iteration_leaves_out_those_beside_it(project: Path, caps
     assert run(["logs", "api", "--iteration", "1"]) == 0
     out = capsys.readouterr().out
     assert "one two" in out and "uno" not in out and "verified" not in out
+
+
+def notices(*ages_s: float, **more: str) -> list[Json]:
+    """A notice for each age in seconds, which is also what it says."""
+    now = time.time() * 1000
+    return [
+        {"type": "ralph_notice", "at": int(now - age * 1000), "level": "info", "message": f"{age:g} s ago"} | more
+        for age in ages_s
+    ]
+
+
+@pytest.mark.parametrize(
+    ("since", "first"),
+    [("10m", "500 s ago"), ("2h", "4000 s ago"), ("30", "10 s ago"), ("1970-01-01T00:00", "9000 s ago"), ("0s", None)],
+)
+def test_since_begins_with_the_first_line_of_that_time(
+    project: Path, capsys: pytest.CaptureFixture[str], since: str, first: str | None
+) -> None:
+    forged.write_log(forged.loop(project, status="stopped"), notices(9_000, 4_000, 500, 10))
+    assert run(["logs", "--since", since]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (lines[0].removeprefix("· ") if lines else None) == first
+    assert not lines or lines[-1] == "· 10 s ago"
+
+
+def test_since_starts_to_read_at_the_last_iteration_that_had_begun_by_then(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = forged.loop(project, status="stopped")
+    offsets = forged.write_log(paths, notices(900, 700, 500, 10))
+    forged.write_record(paths, 1, offsets[1], offsets[2])
+    record = paths.iterations / "001.json"
+    record.write_bytes(orjson.dumps(orjson.loads(record.read_bytes()) | {"startedAt": forged.ago(700)}))
+    assert run(["logs", "api", "--since", "10m"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines()] == ["· 500 s ago", "· 10 s ago"]
+
+
+@pytest.mark.parametrize("since", ["soon", "25:00", "2026-13-01T10:00", "-5m", ""])
+def test_a_time_that_is_none_is_refused(project: Path, capsys: pytest.CaptureFixture[str], since: str) -> None:
+    forged.loop(project, status="stopped")
+    assert run(["logs", "api", f"--since={since}"]) == 2
+    assert "expected a time such as 10m" in capsys.readouterr().err
+
+
+def test_the_last_lines_of_one_ticket(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = forged.loop(project, status="stopped", kind="tickets")
+    paths.tickets.mkdir()
+    for ticket in ("a-1", "a-2"):
+        record = orjson.loads((forged.ROOT / "tests/data/files-0.1/tickets/tickets/t-1.json").read_bytes())
+        (paths.tickets / f"{ticket}.json").write_bytes(orjson.dumps(record | {"ticket": ticket}))
+    one, other = notices(900, 800, 700, ticket="a-1"), notices(850, 750, 650, ticket="a-2")
+    forged.write_log(paths, [event for pair in zip(one, other, strict=True) for event in pair])
+    for args, told in (
+        (["-n", "2"], ["800", "700"]),
+        (["--tail", "2"], ["800", "700"]),
+        (["-n", "0"], []),
+        (["-n", "9"], ["900", "800", "700"]),
+        (["--since", "830s"], ["800", "700"]),
+        (["--since", "830s", "-n", "1", "-f"], ["700"]),
+    ):
+        assert run(["logs", "api", "--ticket", "a-1", *args]) == 0
+        assert capsys.readouterr().out.split() == [word for age in told for word in ("·", age, "s", "ago")], args

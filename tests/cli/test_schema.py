@@ -62,11 +62,16 @@ def test_state_and_registry_entry_as_written_are_valid(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("steer", {}), ("steer", {"message": 1}), ("stop", {"when": "soon"}), ("abort", {"then": "x"}), ("pause", []),
-        ("event", {"type": "ralph_unknown"}), ("event", {"type": "ralph_notice", "at": "now", "level": "info", "message": ""}),
+        ("steer", {}),
+        ("steer", {"message": 1}),
+        ("stop", {"when": "soon"}),
+        ("abort", {"then": "x"}),
+        ("pause", []),
+        ("event", {"type": "ralph_unknown"}),
+        ("event", {"type": "ralph_notice", "at": "now", "level": "info", "message": ""}),
         ("stamp", {"at": 1}),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_refused(name: str, value: Any) -> None:
     with pytest.raises(pydantic.ValidationError):
         validator(name).validate_python(value, strict=True)

@@ -4,13 +4,14 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
 import pytest
 
-from ralph_rpc.files import identity, locks
+from ralph_rpc.machine import identity, locks
 from tests.cli.stage import Stage, until
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
@@ -37,14 +38,10 @@ def test_start_makes_the_loop_and_leaves_a_detached_runner_that_holds_the_lock(s
 
 
 def test_nobody_else_may_read_what_start_makes_whatever_the_umask_is(stage: Stage) -> None:
-    command = " ".join(
-        f"'{word}'" for word in stage.command("start", "api", "--pi", str(stage.pi), "-m", "x")
-    )
+    command = " ".join(f"'{word}'" for word in stage.command("start", "api", "--pi", str(stage.pi), "-m", "x"))
     subprocess.run(f"umask 0; {command}", shell=True, cwd=stage.project, env=stage.env, check=True)
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (stage.project / ".ralph").rglob("*")}
-    loose = {
-        str(path): oct(mode) for path, mode in modes.items() if mode & 0o077 and path.name != "events.jsonl"
-    }
+    loose = {str(path): oct(mode) for path, mode in modes.items() if mode & 0o077 and path.name != "events.jsonl"}
     assert not loose
 
 
@@ -59,14 +56,19 @@ def test_a_second_start_is_told_that_the_loop_runs(stage: Stage) -> None:
 def test_of_many_starts_at_once_exactly_one_wins(stage: Stage) -> None:
     command = stage.command("start", "api", "--pi", str(stage.pi), "-m", "x")
     starts = [
-        subprocess.Popen(
-            command, cwd=stage.project, env=stage.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
+        subprocess.Popen(command, cwd=stage.project, env=stage.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         for _ in range(6)
     ]
     ends = sorted((process.wait(60), process.communicate()[1]) for process in starts)
     assert [code for code, _ in ends] == [0, 4, 4, 4, 4, 4], ends
     assert stage.state()["status"] == "running"
+
+
+def test_a_task_needs_no_quotes(stage: Stage) -> None:
+    stage.start("fix", "the", "bug", "--max-cost", "5", "--max-tokens", "5k", "--", "--verbose")
+    assert stage.paths().task.read_text() == "fix the bug"
+    config = stage.state()["config"]
+    assert (config["maxCost"], config["piArgs"]) == (5.0, ["--verbose"])
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ def test_of_many_starts_at_once_exactly_one_wins(stage: Stage) -> None:
         (["-m", "x", "--reflect-every", "0", "--reflect", "reflect.md"], "--reflect needs --reflect-every"),
         (["-m", "x", "--skill", "nowhere"], "--skill: there is no"),
         (["-m", "x", "--", "--session", "abc"], "'--session' cannot be handed to pi"),
-        (["-m", "x", "fix", "the", "bug"], "unexpected extra arguments (fix the bug)"),
+        (["-m", "x", "fix", "the", "bug"], "the task stands twice"),
         (["-m", " "], "the text of --message is empty"),
         (["-m", "x", "--task", "task.txt"], "--task and --message exclude each other"),
         (["--task", "nowhere.md"], "--task nowhere.md: there is no file"),
@@ -89,7 +91,7 @@ def test_of_many_starts_at_once_exactly_one_wins(stage: Stage) -> None:
         (["-m", "x", "--worktree", "b"], "git"),
         (["-m", "x", "--foreground", "--json"], "--foreground and --json exclude each other"),
     ],
-)  # fmt: skip
+)
 def test_nothing_is_made_when_something_is_wrong(stage: Stage, args: list[str], told: str) -> None:
     files = {
         "reflect.md": b"Think.",
@@ -123,13 +125,15 @@ def test_pi_is_checked_before_anything_is_made(stage: Stage) -> None:
 def test_the_task_may_come_from_a_file_from_stdin_or_be_there_already(stage: Stage) -> None:
     (stage.project / "plan.md").write_bytes("\ufeffFrom a file: é\r\n".encode())
     stage.start("--task", "plan.md", name="a")
-    stage.start("--task", "-", name="b", stdin="From a pipe\n")
+    stage.start("--task", "-", "--share-checkout", name="b", stdin="From a pipe\n")
     stage.paths("c").dir.mkdir()
     stage.paths("c").task.write_text("By hand\n")
-    stage.start(name="c")
+    stage.start("--share-checkout", name="c")
     assert [stage.paths(name).task.read_bytes().decode() for name in "abc"] == [
-        "From a file: é\r\n", "From a pipe\n", "By hand\n",
-    ]  # fmt: skip
+        "From a file: é\r\n",
+        "From a pipe\n",
+        "By hand\n",
+    ]
 
 
 def test_an_ended_run_makes_room_as_a_whole(stage: Stage) -> None:
@@ -202,9 +206,7 @@ def test_a_runner_that_dies_at_once_is_told_with_its_last_words(stage: Stage) ->
 
 def test_a_worktree_is_made_and_taken_back_when_the_start_fails(stage: Stage) -> None:
     def git(*args: str) -> str:
-        return subprocess.run(
-            ["git", *args], cwd=stage.project, check=True, capture_output=True, text=True
-        ).stdout
+        return subprocess.run(["git", *args], cwd=stage.project, check=True, capture_output=True, text=True).stdout
 
     git("init", "-q")
     git("commit", "-qm", "first", "--allow-empty")
@@ -220,13 +222,10 @@ def test_a_dry_run_shows_all_and_makes_nothing(stage: Stage) -> None:
     shown = stage.start(*args, "--", "--no-skills").stdout
     argv = f"{stage.pi} --mode rpc --session-dir {stage.paths().sessions} --model m1 --extension {stage.project}/ext.ts --no-skills"
     assert argv in shown and "Do the work." in shown and str(stage.project) in shown
-    assert any(line.split() == ["max-time", "7200000", "--max-time"] for line in shown.splitlines())
+    assert any(line.split() == ["max-time", "2h00m", "--max-time"] for line in shown.splitlines())
     assert any(line.split() == ["stall-after", "5", "default"] for line in shown.splitlines())
     plan = orjson.loads(stage.start(*args, "--json").stdout)
-    assert plan["argv"][0] == str(stage.pi) and plan["options"]["model"] == {
-        "value": "m1",
-        "origin": "--model",
-    }
+    assert plan["argv"][0] == str(stage.pi) and plan["options"]["model"] == {"value": "m1", "origin": "--model"}
     assert {path.name for path in stage.project.iterdir()} == {"ext.ts"}
 
 
@@ -250,6 +249,45 @@ def test_ctrl_c_in_the_foreground_ends_the_loop(stage: Stage, sig: signal.Signal
     process.send_signal(sig)
     shown = process.communicate(timeout=30)[0].decode()
     assert process.returncode == 130 and "Traceback" not in shown, shown
+    assert (stage.state()["status"], stage.state()["stopReason"]) == ("stopped", "stop")
+
+
+INTERRUPTED_WHILE_LAUNCHING = """\
+import os, signal, sys
+from ralph_rpc.cli.main import main
+from ralph_rpc.loops import restart, start
+from ralph_rpc.loops.launch import launch
+
+def interrupted(*args, **options):
+    launched = launch(*args, **options)
+    os.kill(os.getpid(), signal.Signals[os.environ["INTERRUPT"]])
+    return launched
+
+start.launch = restart.launch = interrupted
+main()
+"""
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("verb", ["start", "resume"])
+def test_an_interrupt_while_the_runner_is_launched_ends_the_loop_too(
+    stage: Stage, verb: str, sig: signal.Signals
+) -> None:
+    args = ["start", "api", "--pi", str(stage.pi), "-m", "x"]
+    if verb == "resume":
+        stage.run(*args, env={"STAND_IN": "stopped"})
+        stage.await_gone()
+        args = ["resume", "api"]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", INTERRUPTED_WHILE_LAUNCHING, *args, "--foreground"],
+        cwd=stage.project,
+        env={**stage.env, "INTERRUPT": sig.name},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 130 and "Traceback" not in done.stderr, done
     assert (stage.state()["status"], stage.state()["stopReason"]) == ("stopped", "stop")
 
 
@@ -282,9 +320,7 @@ def test_on_a_terminal_the_editor_asks_for_the_task(stage: Stage) -> None:
 
 
 def test_a_template_that_is_left_as_it_was_starts_nothing(stage: Stage) -> None:
-    code, shown = stage.on_terminal(
-        "start", "api", "--pi", str(stage.pi), EDITOR=_editor(stage, "#!/bin/sh\n")
-    )
+    code, shown = stage.on_terminal("start", "api", "--pi", str(stage.pi), EDITOR=_editor(stage, "#!/bin/sh\n"))
     assert code == 1 and "nothing was started" in shown
     assert not list(stage.project.iterdir())
 
@@ -314,7 +350,7 @@ def test_resume_wakes_a_paused_loop_by_a_command(stage: Stage) -> None:
     assert "options change only" in stage.run("resume", "api", "--model", "m2", code=4).stderr
     stage.run("resume", "api")
     until(lambda: stage.state()["status"] == "running")
-    assert "is not paused, it is running" in stage.run("resume", "api", code=4).stderr
+    assert "is neither paused nor waiting, it is running" in stage.run("resume", "api", code=4).stderr
 
 
 def test_resume_of_a_crashed_loop_starts_a_new_runner(stage: Stage) -> None:
@@ -361,3 +397,9 @@ def test_resume_finds_another_pi_where_the_old_one_is_gone(stage: Stage) -> None
     path = f"{new.parent}{os.pathsep}{os.environ['PATH']}"
     stage.run("resume", "api", env={"PATH": path})
     assert stage.state()["config"]["piVersion"] == "1.6.0"
+
+
+def test_a_task_from_a_file_is_told_to_be_a_copy(stage: Stage) -> None:
+    (stage.project / "wishes.md").write_text("- [ ] one\n")
+    told = stage.start("--task", "wishes.md").stdout
+    assert f"  task    {stage.paths().task}, a copy of wishes.md\n" in told

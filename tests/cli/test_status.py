@@ -12,6 +12,7 @@ from ralph_rpc import clock
 from ralph_rpc.cli.main import run
 from ralph_rpc.files.paths import LoopPaths
 from tests.cli import forged
+from tests.effort import examples
 
 Capture = pytest.CaptureFixture[str]
 
@@ -39,16 +40,27 @@ def test_a_running_loop_tells_what_it_does_and_costs(project: Path, capsys: Capt
     assert facts.pop("runner").startswith("alive, pid ")
     assert facts == {
         "now": "bash make test (for 3m12s)",
-        "iterations": "3/50 done, the last has number 4",
+        "iterations": "3/50 done, last: no. 4",
         "last": "ok",
         "cost": "$1.25",
-        "tokens": "12.3k in, 4.5k out; cache 900 read, 0 written",
+        "tokens": "17.7k (12.3k in, 4.5k out; cache 900 read, 0 written)",
         "work": "9 turns, 21 tool calls",
         "elapsed": "1h02m",
         "model": "fake/m1",
         "said": "Done with step 3.",
         "files": str(paths.dir),
     }
+
+
+@pytest.mark.parametrize(("ago_ms", "head"), [(0, "api: running"), (192_000, "api: running for 3m")])
+def test_how_long_it_is_in_that_status_is_told_once_there_is_something_to_tell(
+    project: Path, capsys: Capture, ago_ms: int, head: str
+) -> None:
+    paths = forged.loop(project, alive=True)
+    at = clock.now_ms() - ago_ms + (60_000 if ago_ms == 0 else 0)  # a slow machine takes its time to look
+    forged.write_log(paths, [{"type": "ralph_status", "at": at, "from": "starting", "to": "running"}])
+    with forged.runner_of(paths):
+        assert detail(capsys)[0] == head
 
 
 def delta(text: str) -> dict[str, Any]:
@@ -60,12 +72,12 @@ def delta(text: str) -> dict[str, Any]:
     ("events", "now"),
     [
         ([delta("Let me "), delta("see\n\x1b[31m")], "writing: …Let me see ␛[31m"),
-        ([{"type": "auto_retry_start", "attempt": 1, "delayMs": 1, "errorMessage": "529"}], "waiting for the model again: 529"),
-        ([{"type": "compaction_start", "reason": "threshold"}], "shortening its context"),
+        ([{"type": "auto_retry_start", "attempt": 1, "delayMs": 1, "errorMessage": "529"}], "waiting to retry: 529"),
+        ([{"type": "compaction_start", "reason": "threshold"}], "compacting its context"),
         ([{"type": "agent_start"}], "waiting for the model"),
         ([], "waiting for the model"),
     ],
-)  # fmt: skip
+)
 def test_what_it_does_now_comes_from_the_end_of_the_log(
     project: Path, capsys: Capture, events: list[dict[str, Any]], now: str
 ) -> None:
@@ -83,20 +95,56 @@ def test_a_waiting_loop_tells_why_since_when_and_until_when(project: Path, capsy
     with forged.runner_of(paths):
         head, facts = detail(capsys)
     assert head == "api: waiting for 1m: 429 rate limit"
-    assert facts["wakes"] in ("in 3m20s", "in 3m19s", "in 3m18s", "in 3m17s")
-    assert "goes on by itself" in facts["what next"]
+    until = f"until {clock.local_time(clock.parse_iso(wake) or 0)} "
+    assert facts["waits"] in [f"{until}(in 3m{seconds}s)" for seconds in (20, 19, 18, 17)]
+    assert "continues by itself" in facts["what next"] and "ralph-rpc resume api" in facts["what next"]
+
+
+def test_a_loop_that_waits_for_money_says_what_to_do(project: Path, capsys: Capture) -> None:
+    wake = clock.iso(clock.now_ms() + 200_000)
+    bill = {
+        "status": "waiting",
+        "waitingFor": "billing",
+        "error": "billing: 402 Insufficient Balance",
+        "nextWakeAt": wake,
+    }
+    with forged.runner_of(forged.loop(project, alive=True, **bill)):
+        head, facts = detail(capsys)
+    assert head.startswith("api: waiting") and "402 Insufficient Balance" in head
+    assert facts["waits"].startswith("for a payment, until ")
+    assert facts["what next"].startswith("pay or top up") and "ralph-rpc resume api" in facts["what next"]
+
+
+def test_models_that_stepped_in_are_told_with_what_they_did(project: Path, capsys: Capture) -> None:
+    config = {**forged.CONFIG, "fallbackModels": ["other/small"]}
+    outage = {"model": None, "kind": "quota", "since": clock.iso(0), "until": clock.iso(0), "words": "hit your limit"}
+    paths = forged.loop(project, alive=True, status="running", outages=[outage], config=config)
+    for number, (provider, model) in enumerate([("own", "big"), ("other", "small"), ("other", "small")], 1):
+        forged.record(paths, number, provider=provider, model=model, cost=0.5)
+    with forged.runner_of(paths):
+        _, facts = detail(capsys)
+    assert facts["out"] == f"its own model until {clock.local_time(0)}: quota: hit your limit"
+    assert facts["did"] == "other/small: 2 iterations (no. 2-3), $1.00"
 
 
 @pytest.mark.parametrize(
     ("changes", "head", "hint"),
     [
         ({}, "api: crashed", "ralph-rpc resume api"),
-        ({"status": "error", "stopReason": "auth", "error": "401 wrong key"}, "api: error (auth): 401 wrong key", "valid key"),
-        ({"status": "error", "stopReason": "stalled"}, "api: error (stalled)", "sharpen task.md"),
-        ({"status": "stopped", "stopReason": "max-cost"}, "api: stopped (max-cost)", "ralph-rpc resume api --max-cost MORE"),
+        (
+            {"status": "error", "stopReason": "auth", "error": "401 wrong key"},
+            "api: error (auth): 401 wrong key",
+            "valid key",
+        ),
+        ({"status": "error", "stopReason": "stalled"}, "api: error (stalled)", "make task.md clearer"),
+        (
+            {"status": "stopped", "stopReason": "max-cost"},
+            "api: stopped (max-cost)",
+            "ralph-rpc resume api --max-cost MORE",
+        ),
         ({"status": "stopped", "stopReason": "stop"}, "api: stopped (stop)", "ralph-rpc resume api"),
     ],
-)  # fmt: skip
+)
 def test_a_loop_that_does_not_run_says_what_to_do(
     project: Path, capsys: Capture, changes: dict[str, Any], head: str, hint: str
 ) -> None:
@@ -119,7 +167,7 @@ def test_messages_not_delivered_are_shown_and_called_expired_after_the_end(proje
     held = [{"id": "i", "command": "steer", "message": "use\ntabs"}]
     paths = forged.loop(project, alive=True, held=held)
     with forged.runner_of(paths):
-        assert detail(capsys)[1]["to come"] == "steer: use …"
+        assert detail(capsys)[1]["queued"] == "steer: use …"
     forged.loop(project, "over", status="stopped", held=held)
     assert detail(capsys, "over")[1]["expired"] == "steer: use …"
 
@@ -155,7 +203,7 @@ def test_without_a_name_every_loop_of_the_project_is_one_line(project: Path, cap
 def test_a_broken_state_is_a_crashed_loop_and_no_traceback(project: Path, capsys: Capture) -> None:
     forged.loop(project).state.write_bytes(b"{")
     head, facts = detail(capsys)
-    assert head == "api: crashed"
+    assert head == "api: crashed: state.json cannot be read: it is not JSON (unexpected end of data, line 1)"
     assert facts["files"] == str(project / ".ralph" / "api")
 
 
@@ -168,7 +216,7 @@ def test_no_loop_and_an_unknown_loop_are_told(project: Path, capsys: Capture) ->
 EVIL = ("error", "lastText", "refusal", "lastOutcome", "model", "provider", "piVersion", "endedAt", "nextWakeAt")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=examples(40))
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
 def test_hostile_texts_of_a_state_are_printed_inert(project: Path, capsys: Capture, text: str) -> None:
     evil = f"\x1b]0;\x07\x9b\u202e{text}\n"
@@ -188,13 +236,26 @@ def test_hostile_texts_of_a_state_are_printed_inert(project: Path, capsys: Captu
 
 def running(ticket: str, **more: Any) -> dict[str, Any]:
     return {
-        "ticket": ticket, "title": f"Do {ticket}", "status": "running", "doing": "working: bash", "attempt": 2,
-        "iteration": 5, "since": forged.ago(61), "cost": 0.5, "worktree": None,
-    } | more  # fmt: skip
+        "ticket": ticket,
+        "title": f"Do {ticket}",
+        "status": "running",
+        "doing": "working: bash",
+        "attempt": 2,
+        "iteration": 5,
+        "since": forged.ago(61),
+        "cost": 0.5,
+        "worktree": None,
+    } | more
 
 
 def test_a_ticket_loop_tells_of_its_queue_and_of_each_running_ticket(project: Path, capsys: Capture) -> None:
-    tickets = {"total": 9, "closed": 4, "failed": 1, "needsMerge": 2, "running": [running("a-1"), running("b-2", attempt=1)]}
+    tickets = {
+        "total": 9,
+        "closed": 4,
+        "failed": 1,
+        "needsMerge": 2,
+        "running": [running("a-1"), running("b-2", attempt=1)],
+    }
     paths = forged.loop(project, alive=True, kind="tickets", tickets=tickets)
     with forged.runner_of(paths):
         _, facts = detail(capsys)

@@ -18,20 +18,13 @@ from ralph_runner.core.inputs import (
     ToolStart,
     Usage,
     UserMessage,
-)  # fmt: skip
-from ralph_runner.core.reports import (
-    Begin,
-    CommandCame,
-    Measure,
-    Now,
-    PiSpawned,
-    TaskRead,
-    Tick,
-    WorkMeasured,
 )
+from ralph_runner.core.results import Begin, CommandCame, Measure, Now, PiSpawned, TaskRead, Tick, WorkMeasured
 from ralph_runner.core.snapshot import new_loop
 from ralph_runner.core.state import Loop
 from ralph_runner.core.step import Input, next_deadline, step
+from tests.core import transcript
+from tests.core.typed import check
 
 MARKER = "<promise>COMPLETE</promise>"
 E = TypeVar("E")
@@ -39,12 +32,32 @@ E = TypeVar("E")
 
 def config(**changes: Any) -> Config:
     base: Config = {
-        "model": None, "provider": None, "thinking": None, "maxIterations": 50, "maxCost": None, "maxTokens": None,
-        "maxTimeMs": None, "iterationTimeoutMs": 7_200_000, "idleTimeoutMs": 900_000, "toolTimeoutMs": 3_600_000,
-        "maxFailures": 10, "stallAfter": 0, "verify": None, "marker": MARKER, "reflectEvery": 0, "worktree": None,
-        "extensions": [], "skills": [], "approve": None, "uiAnswers": {}, "logSize": 1 << 28, "logKeep": 4,
-        "pi": ["/usr/bin/pi"], "piVersion": "1.5.2", "piArgs": [],
-    }  # fmt: skip
+        "model": None,
+        "provider": None,
+        "thinking": None,
+        "maxIterations": 50,
+        "maxCost": None,
+        "maxTokens": None,
+        "maxTimeMs": None,
+        "iterationTimeoutMs": 7_200_000,
+        "idleTimeoutMs": 900_000,
+        "toolTimeoutMs": 3_600_000,
+        "maxFailures": 10,
+        "stallAfter": 0,
+        "verify": None,
+        "marker": MARKER,
+        "reflectEvery": 0,
+        "worktree": None,
+        "extensions": [],
+        "skills": [],
+        "approve": None,
+        "uiAnswers": {},
+        "logSize": 1 << 28,
+        "logKeep": 4,
+        "pi": ["/usr/bin/pi"],
+        "piVersion": "1.5.2",
+        "piArgs": [],
+    }
     return {**base, **changes}  # type: ignore[typeddict-item]
 
 
@@ -62,13 +75,19 @@ class Talk:
         self.task = "# Goals\n\nmake it work\n"
         self.effects: list[fx.Effect] = []
         self.all: list[fx.Effect] = []
+        self._transcript = transcript.begin()
 
     def say(self, *inputs: Input) -> list[fx.Effect]:
         """Feeds inputs; answers what the shell answers by itself (task and measures)."""
         self.effects = []
         queue = list(inputs)
         while queue:
-            self.loop, effects = step(self.loop, queue.pop(0), Now(self.mono, self.wall, self.rand))
+            event = queue.pop(0)
+            self._transcript.heard(self.mono, event)
+            self.loop, effects = step(self.loop, event, Now(self.mono, self.wall, self.rand))
+            self._transcript.asked(effects)
+            check(self.loop, Loop)
+            check(effects, list[fx.Effect])
             self.effects += effects
             self.all += effects
             for effect in effects:
@@ -115,7 +134,14 @@ class Talk:
         self.reply("prompt")
         self.say(AgentStart(), UserMessage(self.prompt))
 
-    def turn(self, text: str = "did something", stop: str = "stop", tools: int = 0, cost: float = 0.01, error: str | None = None) -> None:
+    def turn(
+        self,
+        text: str = "did something",
+        stop: str = "stop",
+        tools: int = 0,
+        cost: float = 0.01,
+        error: str | None = None,
+    ) -> None:
         self.say(AssistantStart("stop" if stop not in ("error", "aborted") else stop))
         usage = Usage(100, 10, 0, 0, cost) if stop not in ("error", "aborted") else Usage()
         self.say(AssistantEnd(text, stop, error, "m1", "fake", usage, tools))
@@ -139,7 +165,11 @@ class Talk:
         return self.records[-1]
 
     def command(self, verb: Any, id: str = "c1", **body: Any) -> list[fx.Effect]:
-        defaults: dict[str, Any] = {"followup": {"when": "now"}, "stop": {"when": "iteration"}, "abort": {"then": "continue"}}.get(verb, {})
+        defaults: dict[str, Any] = {
+            "followup": {"when": "now"},
+            "stop": {"when": "iteration"},
+            "abort": {"then": "continue"},
+        }.get(verb, {})
         return self.say(CommandCame(id, verb, {**defaults, **body}))  # type: ignore[typeddict-item]
 
     def exit(self, code: int | None = 0, stderr: str = "") -> None:
@@ -167,6 +197,10 @@ class Talk:
         """What the last `say` sent to pi."""
         return [e for e in self.effects if isinstance(e, fx.Send) and e.command == command]
 
+    def ever_sent(self, command: str) -> list[fx.Send]:
+        """What was sent to pi from the beginning."""
+        return [e for e in self.all if isinstance(e, fx.Send) and e.command == command]
+
     def did(self, kind: type[E]) -> list[E]:
         """The last `say`'s effects of a kind."""
         return [e for e in self.effects if isinstance(e, kind)]
@@ -178,6 +212,11 @@ class Talk:
             if isinstance(e, fx.Emit) and e.event["type"] == "ralph_command" and e.event["id"] == id:
                 found.append(e.event["state"])
         return found
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """The events of a kind, without their type and time."""
+        found: list[dict[str, Any]] = [dict(e.event) for e in self.all if isinstance(e, fx.Emit)]
+        return [{k: v for k, v in one.items() if k not in ("type", "at")} for one in found if one["type"] == kind]
 
     def notices(self) -> list[str]:
         return [e.event["message"] for e in self.all if isinstance(e, fx.Emit) and e.event["type"] == "ralph_notice"]

@@ -40,9 +40,9 @@ def test_a_measure_that_comes_first_leaves_the_session_to_be_waited_for() -> Non
     assert [e.command for e in talk.did(fx.Send)] == ["prompt"]
 
 
-@pytest.mark.parametrize(("text", "config"), [
-    (f"done\n{MARKER}", {}), (f"done\n{MARKER}", {"verify": "true"}), ("on", {"maxIterations": 1}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "config"), [(f"done\n{MARKER}", {}), (f"done\n{MARKER}", {"verify": "true"}), ("on", {"maxIterations": 1})]
+)
 def test_no_session_is_asked_for_where_the_loop_may_end(text: str, config: dict[str, Any]) -> None:
     assert not closing(text, **config).sent("new_session")
 
@@ -85,3 +85,22 @@ def test_a_message_that_comes_now_goes_into_the_next_prompt() -> None:
     talk.reply("new_session", OPENED)
     talk.measured()
     assert "look at the tests" in talk.prompt and len(talk.sent("prompt")) == 1
+
+
+@pytest.mark.parametrize(("verb", "body"), [("pause", {}), ("stop", {}), ("abort", {"then": "pause"})])
+def test_no_session_is_asked_for_where_an_order_waits_for_the_end_of_the_iteration(
+    verb: str, body: dict[str, str]
+) -> None:
+    talk = Talk()
+    talk.boot()
+    talk.accept()
+    talk.turn()
+    talk.command(verb, **body)
+    talk.slow_measure = True
+    talk.settle()
+    assert not talk.sent("new_session")
+
+
+@pytest.mark.parametrize("config", [{"maxCost": 0.01}, {"maxTokens": 110}])
+def test_no_session_is_asked_for_where_the_budget_is_used_up(config: dict[str, Any]) -> None:
+    assert not closing(**config).sent("new_session")

@@ -18,10 +18,11 @@ from ralph_runner.core.inputs import (
     ToolStart,
     Usage,
     UserMessage,
-)  # fmt: skip
-from ralph_runner.core.reports import Begin, PiSpawned, Terminate, Verified
-from ralph_runner.core.state import Ended, Running
+)
+from ralph_runner.core.phases import Ended, Running
+from ralph_runner.core.results import Begin, PiSpawned, Terminate, Verified
 from tests.core.talk import MARKER, Talk
+from tests.effort import examples
 
 CHANGES = {
     "starting": {"running", "waiting", "paused", "stopping", "stopped", "error"},
@@ -177,9 +178,10 @@ class World(RuleBasedStateMachine):
     def a_delivered_message_has_its_receipt_in_the_journal(self) -> None:
         journaled = {e.id for e in self.talk.all if isinstance(e, fx.Journal) and e.state == "delivered"}
         told = {
-            e.event["id"] for e in self.talk.all
+            e.event["id"]
+            for e in self.talk.all
             if isinstance(e, fx.Emit) and e.event["type"] == "ralph_command" and e.event["state"] == "delivered"
-        }  # fmt: skip
+        }
         assert told == journaled
 
     @invariant()
@@ -217,6 +219,8 @@ class _Gone:
 
 
 World.TestCase.settings = settings(
-    max_examples=80, stateful_step_count=50, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=examples(80),
+    stateful_step_count=50,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 test_invariants = World.TestCase

@@ -1,15 +1,8 @@
 """Conversations about the operator's messages: held, sent, read, delivered, never lost."""
 
-
 from ralph_runner.core import effects as fx
-from ralph_runner.core.inputs import (
-    AgentEnd,
-    AssistantStart,
-    QueueUpdate,
-    Settled,
-    UserMessage,
-)  # fmt: skip
-from ralph_runner.core.reports import CommandCame
+from ralph_runner.core.inputs import AgentEnd, AssistantStart, QueueUpdate, Settled, UserMessage
+from ralph_runner.core.results import CommandCame
 from tests.core.talk import MARKER, Talk, done
 
 
@@ -34,7 +27,9 @@ def test_a_steer_whose_text_pi_expanded_is_recognised_by_the_queue() -> None:
     talk.accept()
     talk.command("steer", message="/review")
     talk.reply("steer")
-    talk.say(QueueUpdate(("/review",), ()), QueueUpdate((), ()), UserMessage("Review all of it"), AssistantStart("stop"))
+    talk.say(
+        QueueUpdate(("/review",), ()), QueueUpdate((), ()), UserMessage("Review all of it"), AssistantStart("stop")
+    )
     assert talk.steps("c1")[-1] == "delivered"
 
 
@@ -48,7 +43,7 @@ def test_a_steer_that_pi_had_not_read_heads_the_next_prompt() -> None:
     talk.tree += 1
     talk.settle()
     talk.reply("new_session")
-    assert "Message from the operator, to be followed first:\n\nlate words" in talk.prompt
+    assert "Message from the operator. Follow it before anything else:\n\nlate words" in talk.prompt
     assert talk.prompt.index("late words") < talk.prompt.index("make it work")
     talk.accept()
     talk.say(AssistantStart("stop"))
@@ -136,3 +131,68 @@ def test_a_message_that_may_have_been_read_is_delivered_again_and_flagged() -> N
     talk.say(AssistantStart("stop"))
     receipts = [e for e in talk.all if isinstance(e, fx.Journal) and e.state == "delivered"]
     assert [(r.id, r.redelivered) for r in receipts] == [("old", True)]
+
+
+def receipts(talk: Talk, id: str) -> tuple[list[bool], list[bool]]:
+    """Of each `delivered` of a message whether it says `redelivered`: in the journal, and in the events."""
+    journal = [e.redelivered for e in talk.all if isinstance(e, fx.Journal) and (e.id, e.state) == (id, "delivered")]
+    events = [
+        e.event.get("redelivered", False)
+        for e in talk.all
+        if isinstance(e, fx.Emit) and e.event["type"] == "ralph_command" and e.event["id"] == id
+        if e.event["state"] == "delivered"
+    ]
+    return journal, events
+
+
+def test_a_message_that_headed_a_prompt_whose_answer_never_began_says_redelivered_when_it_comes_again() -> None:
+    talk = Talk()
+    talk.command("steer", message="pay the invoice")
+    talk.boot()
+    assert "pay the invoice" in talk.prompt
+    talk.accept()
+    talk.exit(-9)  # the model may have had the prompt by then
+    talk.wait_over()
+    assert "pay the invoice" in talk.prompt
+    talk.accept()
+    talk.say(AssistantStart("stop"))
+    assert receipts(talk, "c1") == ([True], [True])
+
+
+def test_a_steer_that_pi_had_read_when_it_died_says_redelivered_when_it_comes_again() -> None:
+    talk = Talk()
+    talk.boot()
+    talk.accept()
+    talk.command("steer", message="pay the invoice")
+    talk.reply("steer")
+    talk.say(QueueUpdate(("pay the invoice",), ()), QueueUpdate((), ()), UserMessage("pay the invoice"))
+    talk.exit(-9)
+    talk.wait_over()
+    talk.accept()
+    talk.say(AssistantStart("stop"))
+    assert receipts(talk, "c1") == ([True], [True])
+
+
+def test_a_steer_that_pi_had_not_read_comes_for_the_first_time_with_the_next_prompt() -> None:
+    talk = Talk()
+    talk.boot()
+    talk.accept()
+    talk.command("steer", message="pay the invoice")
+    talk.reply("steer")
+    talk.exit(-9)
+    talk.wait_over()
+    assert "pay the invoice" in talk.prompt
+    talk.accept()
+    talk.say(AssistantStart("stop"))
+    assert receipts(talk, "c1") == ([False], [False])
+
+
+def test_the_journal_calls_a_message_that_pi_has_taken_queued_as_the_events_do() -> None:
+    talk = Talk()
+    talk.boot()
+    talk.accept()
+    talk.command("steer", message="be quick")
+    talk.reply("steer")
+    talk.say(QueueUpdate(("be quick",), ()), QueueUpdate((), ()), UserMessage("be quick"), AssistantStart("stop"))
+    assert [e.state for e in talk.all if isinstance(e, fx.Journal)] == ["sent", "queued", "delivered"]
+    assert talk.steps("c1") == ["accepted", "queued", "delivered"]

@@ -3,11 +3,8 @@
 import pytest
 
 from ralph_runner.core import effects as fx
-from ralph_runner.core.inputs import (
-    AssistantStart,
-    PiExited,
-)  # fmt: skip
-from ralph_runner.core.reports import Begin, Broken, CommandCame, PiSpawned, Terminate, Verified
+from ralph_runner.core.inputs import AssistantStart, PiExited
+from ralph_runner.core.results import Begin, Broken, CommandCame, PiSpawned, Terminate, Verified
 from tests.core.talk import MARKER, Talk, done
 
 
@@ -104,14 +101,14 @@ def test_stop_while_paused_or_waiting_ends_at_once() -> None:
     assert done(talk) == ("stopped", "stop")
 
 
-def test_pause_holds_before_the_next_iteration_and_resume_goes_on() -> None:
+def test_pause_holds_before_the_next_iteration_and_resume_continues() -> None:
     talk = Talk()
     talk.boot()
     talk.accept()
     talk.command("pause")
     talk.turn()
     talk.settle()
-    assert talk.status == "paused" and not talk.sent("new_session")
+    assert talk.status == "paused" and not talk.sent("prompt")
     talk.command("resume", id="c2")
     talk.reply("new_session")
     assert talk.status == "running" and talk.sent("prompt")

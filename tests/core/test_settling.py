@@ -1,6 +1,5 @@
 """Conversations about the end of a run: when it has settled, and the watchdogs that wait for that."""
 
-
 from ralph_runner.core import effects as fx
 from ralph_runner.core.inputs import (
     AgentEnd,
@@ -13,7 +12,7 @@ from ralph_runner.core.inputs import (
     RetryStart,
     StreamActivity,
     ToolStart,
-)  # fmt: skip
+)
 from tests.core.talk import Talk
 
 
@@ -90,7 +89,7 @@ def test_old_pi_whose_retries_are_used_up_is_settled() -> None:
     assert talk.status == "waiting"
 
 
-def test_old_pi_that_compacts_after_an_overflow_goes_on() -> None:
+def test_old_pi_that_compacts_after_an_overflow_continues() -> None:
     talk = Talk(new_pi=False)
     talk.boot()
     talk.accept()

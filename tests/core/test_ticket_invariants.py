@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ralph_runner.core.inputs import PiExited
-from ralph_runner.core.tickets import reports as rp
+from ralph_runner.core.tickets import results
 from ralph_runner.core.tickets.state import Removing
 from tests.core.ticket_talk import World, ticket
+from tests.effort import examples
 
 COMPONENTS = ("x", "y", "z")
 OUTCOMES = ("done", "done", "done", "not yet", "conflict", "waits", "moved", "red", "crash")
@@ -47,16 +48,18 @@ class Watched(World):
         assert len(taken) == len(set(taken)), f"two tickets of one component: {taken}"
         assert not untagged or len(active) == 1, "an untagged ticket runs beside another"
         running = sum(1 for worker in self.loop.workers.values() if worker.status != "stopped")
-        assert running <= 3 + sum(job.record["status"] in ("merging", "merged", "closed") for job in self.loop.jobs.values())
+        assert running <= 3 + sum(
+            job.record["status"] in ("merging", "merged", "closed") for job in self.loop.jobs.values()
+        )
         assert len(self.merged) == len(set(self.merged)), "merged twice"
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(backlogs(), st.lists(st.sampled_from(OUTCOMES), max_size=40), st.integers(1, 3))
 def test_no_rule_of_the_queue_is_ever_broken_and_every_ticket_gets_its_end(
     tickets: list[Any], outcomes: list[str], parallel: int
 ) -> None:
-    world = Watched(*tickets, parallel=parallel, verify="check")
+    world = Watched(*tickets, parallel=parallel, verify="check", allowUntagged=False)
     world.begin()
     left = list(outcomes)
     for _ in range(STEPS):
@@ -71,7 +74,10 @@ def test_no_rule_of_the_queue_is_ever_broken_and_every_ticket_gets_its_end(
     settled = world.statuses
     for one in tickets:
         blocked = any(settled.get(dep) not in ("closed",) for dep in one.deps)
-        assert settled.get(one.id) in (("closed", "failed", "needs-merge") if not blocked else (None,)), (one.id, settled)
+        assert settled.get(one.id) in (("closed", "failed", "needs-merge") if not blocked else (None,)), (
+            one.id,
+            settled,
+        )
     assert (world.loop.status == "completed") == all(settled.get(one.id) == "closed" for one in tickets)
     assert set(world.merged) == {id for id, status in settled.items() if status == "closed"}
 
@@ -81,19 +87,19 @@ def _carry_out(world: World, key: str, outcome: str) -> None:
         case "not yet":
             world.attempt(key, "not yet")
         case "crash":
-            world.say(rp.From(key, PiExited(1, "natural", "")))
+            world.say(results.From(key, PiExited(1, "natural", "")))
         case "conflict":
-            world.standing[key] = [rp.Looked(key, "conflict", "h", "both changed f")]
+            world.conflicts[key] = ["both changed f"]
             world.attempt(key)
         case "waits":
-            world.lands[key] = [rp.Landed(key, waits="a file of yours")]
+            world.waits[key] = ["a file of yours"]
             world.attempt(key)
         case "moved":
-            world.lands[key] = [rp.Landed(key)]
+            world.lands = [results.BatchLanded()]
             world.attempt(key)
         case "red":
-            world.standing[key] = [rp.Looked(key, "behind", "h")]
-            world.merge_verifies[key] = [1]
+            world.target = (*world.target, "somebody's")
+            world.merge_verifies = [1]
             world.attempt(key)
         case _:
             world.attempt(key)

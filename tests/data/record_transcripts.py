@@ -99,8 +99,7 @@ RUNS = {
         tool_call_steer_followup,
     ),
     "abort_stream_and_tool": Run(
-        [hang_mid_stream("Let me think about"), Reply("", [("bash", {"command": "sleep 60"})])],
-        abort_stream_and_tool,
+        [hang_mid_stream("Let me think about"), Reply("", [("bash", {"command": "sleep 60"})])], abort_stream_and_tool
     ),
     # three 529s: the older pi's HTTP client hides two of them
     "retry_then_success": Run([status(529)] * 3 + [Reply("Made it.")], lambda client: prompt(client, "try")),

@@ -1,13 +1,18 @@
 """A scripted stand-in for `pi --mode rpc`: the same lines on stdin and stdout, no model behind it.
 
 Run as `python fake_pi.py --mode rpc ...`; other options are accepted and ignored. It speaks as pi 1.5.2, or as
-0.73.1 with `--generation old` or FAKE_PI_GENERATION=old. FAKE_PI_LOG names a file that gets every line it reads.
+0.73.1 with `--generation old` or FAKE_PI_GENERATION=old. FAKE_PI_LOG names a file that gets every line it reads,
+FAKE_PI_BILL one that gets a line for each request of its model that costs something, before pi tells of it:
+{"cost": dollars, "told": whether pi will say what it used, "at": epoch milliseconds}.
 FAKE_PI_SCRIPT names a JSON file:
 
     {"prompts": [BEHAVIOUR, ...],      the n-th prompt gets the n-th, the last one repeats; counted in
                                        <script>.count, so that a restarted fake goes on where it was
      "commands": {COMMAND: {...}},     how a command is answered: {"refuse": "why"}, {"delay": seconds},
                                        {"twice": true}, {"never": true}, {"times": n} limits it to n answers
+     "model": {...},                   members of its model that differ, such as "cost"
+     "warming": {"every": s, "cost": dollars,       what keeping an idle session warm costs
+                 "sticky": false},                  also when another session was opened
      "start": {"delay": s, "stderr": "text", "exit": code}}
 
 A BEHAVIOUR is a text (the reply), {"refuse": "why"} (prompt is answered with success:false), or a list of steps.
@@ -18,7 +23,8 @@ Each of the first four is a turn of the model; the run ends after the last step:
     {"error": "529: Overloaded", "retries": 2, "delay": 0.05}    with retries the step after it answers
     {"hang": true} (until abort) or {"hang": "deaf"} (abort is never answered)
     {"exit": 3}, {"torn": "text without LF"} (and then exit), {"raw": "any line"}, {"stderr": "text"}
-    {"dialog": "confirm", "title": "Sure?", "options": []}, {"wait": seconds}, {"compaction": "threshold"}
+    {"dialog": "confirm", "title": "Sure?", "options": []}, {"wait": seconds}, {"warm": dollars}
+    {"compaction": "threshold", "price": dollars}    told by the newer one alone
 """
 
 import json
@@ -37,6 +43,7 @@ Step = dict[str, Any]
 TURNS = {"reply", "tool", "error", "hang"}
 API = {"api": "openai-completions", "provider": "fake", "model": "fake-1"}
 MODEL = {"id": "fake-1", "name": "fake-1", "api": API["api"], "provider": "fake", "contextWindow": 200_000}
+PRICES = {"input": 3, "output": 15, "cacheRead": 0.3, "cacheWrite": 3.75}
 
 
 def now() -> int:
@@ -48,12 +55,28 @@ def usage(cost: float) -> Step:
     return {"input": 200, "output": 50, "cacheRead": 0, "cacheWrite": 0, "totalTokens": 250, "cost": price}
 
 
+UNUSED: Step = {
+    **dict.fromkeys(("input", "output", "cacheRead", "cacheWrite", "totalTokens"), 0),
+    "cost": dict.fromkeys(("input", "output", "cacheRead", "cacheWrite", "total"), 0),
+}
+"""The usage in a message that failed or was cut off."""
+
+
+def bill(cost: float, told: bool = True) -> None:
+    """The provider's bill."""
+    if cost and (path := os.environ.get("FAKE_PI_BILL")):
+        with Path(path).open("ab", buffering=0) as file:
+            file.write(json.dumps({"cost": cost, "told": told, "at": now()}).encode() + b"\n")
+
+
 class FakePi:
     def __init__(self, script: Step, script_path: Path | None, old: bool) -> None:
         self.prompts: list[Any] = script.get("prompts", ["done"])
         self.commands: dict[str, Step] = script.get("commands", {})
         self.count = script_path.with_name(script_path.name + ".count") if script_path else None
         self.told = 0
+        self.model: Step = {**MODEL, "cost": PRICES, **script.get("model", {})}
+        self.warming: Step = script.get("warming", {})
         self.old = old
         self.out = threading.Lock()
         self.queue = threading.RLock()
@@ -132,14 +155,21 @@ class FakePi:
         match command:
             case "get_state":
                 pending = len(self.steering) + len(self.follow_up)
-                self.respond(request, data={
-                    "model": MODEL, "thinkingLevel": "off", "isStreaming": self.busy, "isCompacting": False,
-                    "sessionId": self.session, "sessionFile": f"/nowhere/{self.session}.jsonl",
-                    "messageCount": len(self.messages), "pendingMessageCount": pending,
-                })  # fmt: skip
+                self.respond(
+                    request,
+                    data={
+                        "model": self.model,
+                        "thinkingLevel": "off",
+                        "isStreaming": self.busy,
+                        "isCompacting": False,
+                        "sessionId": self.session,
+                        "sessionFile": f"/nowhere/{self.session}.jsonl",
+                        "messageCount": len(self.messages),
+                        "pendingMessageCount": pending,
+                    },
+                )
             case "get_session_stats":
-                tokens = {"input": 200, "output": 50, "cacheRead": 0, "cacheWrite": 0, "total": 250}
-                self.respond(request, data={"sessionId": self.session, "tokens": tokens, "cost": 0.00135})
+                self.respond(request, data={"sessionId": self.session, **self.stats()})
             case "prompt":
                 self.prompt(request)
             case "steer" | "follow_up":
@@ -171,7 +201,9 @@ class FakePi:
         done = int(self.count.read_text()) if self.count and self.count.exists() else self.told
         self.told = done + 1
         if self.count:
-            self.count.write_text(str(self.told))
+            whole = self.count.with_name(f".count-{os.getpid()}")  # it may be killed at any moment
+            whole.write_text(str(self.told))
+            whole.replace(self.count)
         behaviour = self.prompts[min(done, len(self.prompts) - 1)]
         if isinstance(behaviour, dict) and "refuse" in behaviour:
             return self.respond(request, behaviour["refuse"])
@@ -199,12 +231,36 @@ class FakePi:
     def new_session(self) -> None:
         self.session = f"fake-{os.getpid()}-{time.monotonic_ns()}"
         self.messages: list[Step] = []
+        self.beside: list[Step] = []
+        """What was used beside the messages."""
+
+    def stats(self) -> Step:
+        """The old one knows its messages only, and of those the ones since the last compaction."""
+        used = [one["usage"] for one in self.messages if one["role"] == "assistant"]
+        used += [] if self.old else self.beside
+        tokens = {key: sum(one[key] for one in used) for key in ("input", "output", "cacheRead", "cacheWrite")}
+        return {"tokens": tokens, "cost": sum(one["cost"]["total"] for one in used)}
+
+    def charge(self, cost: float) -> None:
+        """A warm-up of the prompt cache."""
+        used = usage(cost)
+        self.beside.append(used)
+        self.emit("entry_appended", entry={"type": "usage", "kind": "cache_warm", **API, "usage": used})
+        bill(cost)  # last: nobody sees a warm-up begin, so one that is killed cannot be flagged
+
+    def keep_warm(self, session: str) -> None:
+        while True:
+            time.sleep(self.warming["every"])
+            with self.queue:
+                if self.busy or (self.session != session and not self.warming.get("sticky")):
+                    return
+                self.charge(self.warming["cost"])
 
     # -- the agent
 
     def agent(self, text: str, steps: deque[Step]) -> None:
         self.emit("agent_start")
-        told, compaction = [text], ""
+        told, compaction, price = [text], "", 0.0
         queued = self.take(self.steering)
         while True:
             self.emit("turn_start")
@@ -217,7 +273,7 @@ class FakePi:
                 self.message({"role": "user", "content": parts, "timestamp": now()})
             while steps and not TURNS & steps[0].keys() and not self.abort.is_set():
                 step = steps.popleft()
-                compaction = step.get("compaction", compaction)
+                compaction, price = step.get("compaction", compaction), step.get("price", price)
                 self.aside(step)
             step = steps.popleft() if steps else {"reply": " ".join(["ok:", *told, *queued])}
             if self.turn(step) or self.abort.is_set():
@@ -230,11 +286,23 @@ class FakePi:
         self.busy = not self.old or bool(compaction)
         self.end(will_retry=False)
         if compaction:
-            self.emit("compaction_start", reason=compaction)
-            self.emit("compaction_end", reason=compaction, aborted=False, willRetry=False)
+            self.compact(compaction, price)
         self.busy = False
+        if self.warming:
+            threading.Thread(target=self.keep_warm, args=(self.session,), daemon=True).start()
         if not self.old:
             self.emit("agent_settled", aborted=self.abort.is_set())
+
+    def compact(self, reason: str, price: float) -> None:
+        self.emit("compaction_start", reason=reason)
+        result: Step = {"summary": "what was said", "tokensBefore": 1000}
+        bill(price, told=not self.old)
+        if self.old:
+            self.messages.clear()
+        elif price:
+            result["usage"] = usage(price)
+            self.beside.append(usage(price))
+        self.emit("compaction_end", reason=reason, result=result, aborted=False, willRetry=False)
 
     def take(self, queue: deque[str]) -> list[str]:
         with self.queue:
@@ -262,6 +330,8 @@ class FakePi:
             title = step.get("title", "Sure?")
             self.emit("extension_ui_request", id=dialog, method=step["dialog"], title=title, **more)
             self.answers[dialog].wait()
+        if "warm" in step:
+            self.charge(step["warm"])
         self.abort.wait(step.get("wait", 0))
 
     def turn(self, step: Step) -> bool:
@@ -270,9 +340,12 @@ class FakePi:
             self.assistant([], "error", step["error"])
             self.end(will_retry=True)
             self.emit(
-                "auto_retry_start", attempt=attempt, maxAttempts=3, delayMs=int(step.get("delay", 0) * 1000),
+                "auto_retry_start",
+                attempt=attempt,
+                maxAttempts=3,
+                delayMs=int(step.get("delay", 0) * 1000),
                 errorMessage=step["error"],
-            )  # fmt: skip
+            )
             if self.abort.wait(step.get("delay", 0)):
                 self.emit("auto_retry_end", success=False, attempt=attempt, finalError="Retry cancelled")
                 return True
@@ -289,27 +362,24 @@ class FakePi:
             return False
         if "hang" in step:
             self.deaf = step["hang"] == "deaf"
+            bill(step.get("cost", 0.00135), told=False)
             self.abort.wait()
             while self.deaf:
                 time.sleep(3600)
             self.assistant([], "aborted", "Request was aborted")
             return True
-        return not self.assistant(
-            [{"type": "text", "text": step["reply"]}], step.get("stop", "stop"), step=step
-        )
+        return not self.assistant([{"type": "text", "text": step["reply"]}], step.get("stop", "stop"), step=step)
 
     def assistant(self, parts: list[Step], stop: str, error: str = "", step: Step | None = None) -> bool:
         """A whole message of the model, and without tools its turn; False if it was aborted."""
         step = step or {}
-        message: Step = {"role": "assistant", "content": [], **API, "usage": usage(0.0), "timestamp": now()}
+        message: Step = {"role": "assistant", "content": [], **API, "usage": UNUSED, "timestamp": now()}
         self.emit("message_start", message={**message, "stopReason": "stop" if self.old else "pending"})
         for index, part in enumerate(parts):
             seen = {**message, "content": parts[: index + 1]}
             if part["type"] == "toolCall":
                 arguments = json.dumps(part["arguments"])
-                self.update(
-                    seen, type="toolcall_start", contentIndex=index, id=part["id"], toolName=part["name"]
-                )
+                self.update(seen, type="toolcall_start", contentIndex=index, id=part["id"], toolName=part["name"])
                 self.update(seen, type="toolcall_delta", contentIndex=index, delta=arguments)
                 self.update(seen, type="toolcall_end", contentIndex=index, toolCall=part)
                 continue
@@ -323,8 +393,10 @@ class FakePi:
                     stop, error = "aborted", "Request was aborted"
                     break
             self.update(seen, type="text_end", contentIndex=index, content=part["text"])
-        spent = usage(step.get("cost", 0.00135) if parts else 0.0)
-        message |= {"content": parts, "usage": spent, "stopReason": stop}
+        cost = step.get("cost", 0.00135) if parts else 0.0
+        whole = bool(parts) and stop != "aborted"
+        bill(cost, told=whole)
+        message |= {"content": parts, "usage": usage(cost) if whole else UNUSED, "stopReason": stop}
         message |= {"errorMessage": error} if error else {}
         self.messages.append(message)
         self.emit("message_end", message=message)
@@ -342,7 +414,7 @@ class FakePi:
         call = {"toolCallId": f"call_{now()}_{len(self.messages)}", "toolName": step["tool"]}
         args = {"command": step.get("run", "true")}
         part = {"type": "toolCall", "id": call["toolCallId"], "name": step["tool"], "arguments": args}
-        self.assistant([part], "toolUse")
+        self.assistant([part], "toolUse", step=step)
         answer = self.messages[-1]
         self.emit("tool_execution_start", **call, args=args)
         code = self.shell(step["run"]) if "run" in step else 0

@@ -13,16 +13,17 @@ from ralph_rpc.files.eventlog import EventLog
 from ralph_rpc.files.inbox import Inbox
 from ralph_rpc.files.journal import CommandJournal
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.files.reserve import Reserve
 from ralph_rpc.model.commands import JournalLine, JournalState
 from ralph_rpc.model.config import Config
 from ralph_rpc.model.iteration import Iteration
 from ralph_rpc.model.registry import RegistryEntry
 from ralph_rpc.model.state import State
-from ralph_runner.core.reports import CommandCame
-from ralph_runner.shell.perform import Performer
-from ralph_runner.shell.pilot import write_record
+from ralph_runner.core.results import CommandCame
+from ralph_runner.shell.intake import Intake
+from ralph_runner.shell.notices import Notices
+from ralph_runner.shell.record import write_record
 from ralph_runner.shell.recover import recover
-from ralph_runner.shell.runner import Runner
 from tests.cli import forged
 
 LOG_BYTES = 1200
@@ -41,16 +42,6 @@ def prepare(paths: LoopPaths) -> list[str]:
     return ["one", "two"]
 
 
-class _Hands:
-    """In the place of the performer: gets the commands that have a receipt."""
-
-    def __init__(self) -> None:
-        self.came: list[CommandCame] = []
-
-    def feed(self, *commands: CommandCame) -> None:
-        self.came += commands
-
-
 def life(paths: LoopPaths, pi: Path) -> None:
     """One run, from taking over to the end; `pi` gets a line with the id of each message."""
     found = recover(paths, cast(Config, forged.CONFIG), "task.md", resume=True, wall=now_ms())
@@ -62,17 +53,26 @@ def life(paths: LoopPaths, pi: Path) -> None:
         write_record(paths, log, lost, log.offset)
     iteration = found.core.iteration() + 1
     entry = _save(paths, "running", iteration)
-    hands, inbox = _Hands(), Inbox(paths.inbox)
-    hands.feed(*(CommandCame(c.id, c.verb, c.body, known=True, maybe=c.sent) for c in journal.open_commands()))
+    came = [CommandCame(c.id, c.verb, c.body, known=True, maybe=c.sent) for c in journal.open_commands()]
+    inbox = Inbox(paths.inbox)
+    intake = Intake(
+        inbox,
+        core=found.core,
+        feed=lambda *inputs: came.extend(inputs),
+        journal=journal,
+        log=log,
+        reserve=Reserve(paths.reserve),
+        notices=Notices(log, print),
+        note=print,
+    )
     for now_s in (0.0, 2.0):  # the second finds that what is no command has not changed
-        commands = inbox.scan(now_s).commands
-        Runner._accept(cast(Runner, None), cast(Performer, hands), inbox, journal, commands)
+        intake.accept(inbox.scan(now_s).commands)
     start = log.offset
-    for command in hands.came:
+    for command in came:
         _step(journal, command, "sent")
         with pi.open("ab", buffering=0) as stdin:
             stdin.write(command.id.encode() + b"\n")
-        _step(journal, command, "accepted")
+        _step(journal, command, "queued")
         for n in range(4):
             log.append(b'{"type":"message_update","n":%d,"text":"%s"}\n' % (n, b"x" * 80))
         _step(journal, command, "delivered")
@@ -102,8 +102,25 @@ def _save(paths: LoopPaths, status: str, iteration: int) -> Path:
 def _record(iteration: int) -> Iteration:
     now = iso(now_ms())
     return {
-        "iteration": iteration, "kind": "work", "outcome": "ok", "startedAt": now, "endedAt": now, "durationMs": 1,
-        "turns": 1, "toolCalls": 0, "tokensIn": 1, "tokensOut": 1, "cacheRead": 0, "cacheWrite": 0, "cost": 0.0,
-        "model": "m1", "provider": "fake", "sessionId": None, "sessionFile": None, "summary": "done",
-        "steering": [], "eventsFrom": 0, "eventsTo": 0,
-    }  # fmt: skip
+        "iteration": iteration,
+        "kind": "work",
+        "outcome": "ok",
+        "startedAt": now,
+        "endedAt": now,
+        "durationMs": 1,
+        "turns": 1,
+        "toolCalls": 0,
+        "tokensIn": 1,
+        "tokensOut": 1,
+        "cacheRead": 0,
+        "cacheWrite": 0,
+        "cost": 0.0,
+        "model": "m1",
+        "provider": "fake",
+        "sessionId": None,
+        "sessionFile": None,
+        "summary": "done",
+        "steering": [],
+        "eventsFrom": 0,
+        "eventsTo": 0,
+    }

@@ -19,8 +19,8 @@ from ralph_runner.core.inputs import (
     ToolStart,
     Usage,
     UserMessage,
-)  # fmt: skip
-from ralph_runner.core.reports import Begin, PiSpawned
+)
+from ralph_runner.core.results import Begin, PiSpawned
 from tests.core.talk import Talk
 
 STEPS = 4_000
@@ -61,9 +61,7 @@ class GapPi:
                 self.streaming, self.running = True, self._run(text)
             case _:
                 pass
-        self.stdout.append(
-            Reply(request.command, request.id, known, data, "" if known else "Unknown command")
-        )
+        self.stdout.append(Reply(request.command, request.id, known, data, "" if known else "Unknown command"))
 
     def work(self) -> None:
         """Goes on by one step."""
@@ -148,9 +146,7 @@ class Conversation:
 
     def say(self, verb: str, **body: Any) -> None:
         self.asked += 1
-        self._hear(
-            self.talk.command(verb, id=f"word-{self.asked}", message=f"heed word-{self.asked} now", **body)
-        )
+        self._hear(self.talk.command(verb, id=f"word-{self.asked}", message=f"heed word-{self.asked} now", **body))
 
     def end(self) -> None:
         """Goes on until every message is delivered: each exactly once, and shown exactly once."""

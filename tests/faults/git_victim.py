@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
 
 from ralph_rpc.git.calls import GitError
-from ralph_rpc.git.leftovers import Refused
 from ralph_rpc.git.merge import Landed
+from ralph_rpc.git.uncommitted import Refused
 from tests.git.ticketing import Ticket
 
 OURS = str(ROOT / "ralph_rpc" / "git")

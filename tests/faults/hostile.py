@@ -6,20 +6,81 @@ from collections.abc import Iterator
 from typing import Any
 
 ACTIVE = (
-    "\x00", "\x07", "\x08", "\x0d", "\x1b", "\x7f", "\x85", "\x90", "\x9b", "\x9d", "\u200e", "\u202e", "\u2066", "\u2028",
-    "\u061c", "\x1b]52;c;cm0gLXJm\x07", "\x1b[2J", "\x1b]0;title\x1b\\", "\x1b[31m", "\x9b31m", "\x1bPq\x1b\\", "\u2069",
-)  # fmt: skip
+    "\x00",
+    "\x07",
+    "\x08",
+    "\x0d",
+    "\x1b",
+    "\x7f",
+    "\x85",
+    "\x90",
+    "\x9b",
+    "\x9d",
+    "\u200e",
+    "\u202e",
+    "\u2066",
+    "\u2028",
+    "\u061c",
+    "\x1b]52;c;cm0gLXJm\x07",
+    "\x1b[2J",
+    "\x1b]0;title\x1b\\",
+    "\x1b[31m",
+    "\x9b31m",
+    "\x1bPq\x1b\\",
+    "\u2069",
+)
 """ESC, C1, OSC 52, bidi and what else makes a terminal act."""
-PLAIN = ("", " ", "\n", "\t", "word", "two words", "naïve", "漢字", "🙂", "/", "..", "-", "x" * 300, "<promise>COMPLETE</promise>")
+PLAIN = (
+    "",
+    " ",
+    "\n",
+    "\t",
+    "word",
+    "two words",
+    "naïve",
+    "漢字",
+    "🙂",
+    "/",
+    "..",
+    "-",
+    "x" * 300,
+    "<promise>COMPLETE</promise>",
+)
 NUMBERS = (0, -1, 1, 2, 2**31, 2**53, 2**63 - 1, -(2**63), 0.5, -0.0, 1e-300, 1e308, -1e308, 10**15)
 
 NOTHING: tuple[bytes, ...] = (
-    b"", b" ", b"\n", b"\0" * 50, b"null", b"true", b"1", b'"text"', b"[]", b"[1]", b"{", b"}", b'{"a":', b"{'a': 1}",
-    b"[" * 100_000, b'{"a":' * 100_000, b"{" + b" " * 100_000, b"\xff\xfe", b'\xef\xbb\xbf{"a": 1}',
-    '{"a": 1}'.encode("utf-16"), b'{"a": "\xff"}', b'{"a": "\xed\xa0\x80"}', b'{"a": "\\ud800"}', b'{"a": NaN}',
-    b'{"a": Infinity}', b'{"a": 1e999}', b'{"a": ' + b"9" * 5_000 + b"}", b'{"a": 1} {"a": 1}', b'{"a": 1,}',
-    b"\x1b]0;title\x07", "\u202e{}".encode(),
-)  # fmt: skip
+    b"",
+    b" ",
+    b"\n",
+    b"\0" * 50,
+    b"null",
+    b"true",
+    b"1",
+    b'"text"',
+    b"[]",
+    b"[1]",
+    b"{",
+    b"}",
+    b'{"a":',
+    b"{'a': 1}",
+    b"[" * 100_000,
+    b'{"a":' * 100_000,
+    b"{" + b" " * 100_000,
+    b"\xff\xfe",
+    b'\xef\xbb\xbf{"a": 1}',
+    '{"a": 1}'.encode("utf-16"),
+    b'{"a": "\xff"}',
+    b'{"a": "\xed\xa0\x80"}',
+    b'{"a": "\\ud800"}',
+    b'{"a": NaN}',
+    b'{"a": Infinity}',
+    b'{"a": 1e999}',
+    b'{"a": ' + b"9" * 5_000 + b"}",
+    b'{"a": 1} {"a": 1}',
+    b'{"a": 1,}',
+    b"\x1b]0;title\x07",
+    "\u202e{}".encode(),
+)
 """What is no JSON object at all, or none that every reader understands alike."""
 
 

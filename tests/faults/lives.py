@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ralph_rpc.files import identity, inbox, locks
+from ralph_rpc.files import inbox
 from ralph_rpc.files.atomic import read_json_object
 from ralph_rpc.files.paths import registry_dir
-from ralph_rpc.launch import launch
+from ralph_rpc.loops.launch import launch
+from ralph_rpc.machine import identity, locks
 from tests.process.trees import KINDS, is_gone, survivors
 from tests.rig import Rig, new_project, wait_for
 
@@ -68,11 +69,17 @@ class Tally:
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(
-            self.kills + other.kills, self.commands + other.commands, self.lost + other.lost,
-            self.repeated + other.repeated, self.unflagged + other.unflagged, self.twice + other.twice,
-            self.flagged + other.flagged, self.redeliveries + other.redeliveries, self.overlaps + other.overlaps,
+            self.kills + other.kills,
+            self.commands + other.commands,
+            self.lost + other.lost,
+            self.repeated + other.repeated,
+            self.unflagged + other.unflagged,
+            self.twice + other.twice,
+            self.flagged + other.flagged,
+            self.redeliveries + other.redeliveries,
+            self.overlaps + other.overlaps,
             max(self.slowest, other.slowest),
-        )  # fmt: skip
+        )
 
     def __str__(self) -> str:
         return (
@@ -135,7 +142,7 @@ class Life:
                 "runner": (self.runner, identity.start_time(self.runner)),
                 "guard": (state["guardPid"], state["guardStartTime"]),
                 "pi": (state["piPid"], state["piStartTime"]),
-            }  # fmt: skip
+            }
             return known if all(identity.is_same(*known[victim], boot) for victim in victims) else None
 
         self._before = self.starts()
@@ -231,6 +238,4 @@ def fake_life(folder: Path, token: str, behaviour: list[Any], *, seed: int = 0, 
     pi.write_text(f'#!/bin/sh\n{trap}{told} exec {sys.executable} -S {WITNESS} "$@"\n')
     pi.chmod(0o755)
     rig = Rig(new_project(folder / "project"), str(pi), folder / "agent", [])
-    return Life(
-        rig, token, lambda: [json.loads(line) for line in witness.read_bytes().split(b"\n")[:-1]], seed
-    )
+    return Life(rig, token, lambda: [json.loads(line) for line in witness.read_bytes().split(b"\n")[:-1]], seed)

@@ -20,9 +20,26 @@ from typing import NamedTuple
 import pytest
 
 CALLS = (
-    "write", "pwrite64", "fsync", "fdatasync", "rename", "renameat", "renameat2", "link", "linkat", "unlink",
-    "unlinkat", "ftruncate", "mkdir", "mkdirat", "rmdir", "chmod", "fchmod", "sendto", "sendmsg",
-)  # fmt: skip
+    "write",
+    "pwrite64",
+    "fsync",
+    "fdatasync",
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "unlink",
+    "unlinkat",
+    "ftruncate",
+    "mkdir",
+    "mkdirat",
+    "rmdir",
+    "chmod",
+    "fchmod",
+    "sendto",
+    "sendmsg",
+)
 """What changes something on disk, or reaches another process."""
 
 ON_NO_FILE = re.compile(r"\(\d+<(pipe|socket|anon_inode):")

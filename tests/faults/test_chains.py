@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from ralph_rpc.files import identity, locks
-from ralph_runner import guard
-from ralph_runner.pi.client import DRAIN_S
-from ralph_runner.pi.process import Exit, Guarded
+from ralph_rpc.machine import identity, locks
+from ralph_runner.guarded import guard
+from ralph_runner.guarded.process import Exit, Guarded
+from ralph_runner.pi.reader import DRAIN_S
 from ralph_runner.shell.orphans import TERM_S, sweep_orphans
 from tests.faults.conftest import Note
 from tests.faults.lives import GONE_S
@@ -56,9 +56,7 @@ def test_row_11_what_a_program_leaves_behind_ends_with_it(token: str) -> None:
 
 def test_row_11_kill_ends_every_kind_of_descendant(token: str) -> None:
     async def run(code: str, token: str) -> None:
-        async with guarded(
-            "sh", "-c", f"{code.replace('TOKEN', token)}\necho ready; sleep {token}"
-        ) as program:
+        async with guarded("sh", "-c", f"{code.replace('TOKEN', token)}\necho ready; sleep {token}") as program:
             await asyncio.to_thread(os.read, program.stdout_fd, 100)
             assert len(survivors(token)) >= 3  # guard, program, descendant
             program.kill()
@@ -154,14 +152,12 @@ def test_row_11_a_chain_of_forks_that_survived_runner_and_guard_is_ended_at_the_
 
 def test_row_38_the_end_of_stdout_comes_once_the_tree_is_gone_though_a_grandchild_held_it(token: str) -> None:
     async def run() -> None:
-        async with guarded(
-            "sh", "-c", f"setsid sh -c 'trap \"\" TERM; sleep {token}' & echo last; exit 0"
-        ) as p:
+        async with guarded("sh", "-c", f"setsid sh -c 'trap \"\" TERM; sleep {token}' & echo last; exit 0") as p:
             heard = b""
             while data := await asyncio.to_thread(os.read, p.stdout_fd, 4096):
                 heard += data
             assert heard == b"last\n"
-            assert not [command for command in survivors(token).values() if "guard.py" not in command]
+            assert not [command for command in survivors(token).values() if guard.IN_MEMORY not in command]
             assert await ended(p) == Exit(0, "natural")
 
     asyncio.run(run())
@@ -185,9 +181,7 @@ def test_row_38_who_holds_pis_stdout_from_outside_of_its_tree_does_not_delay_its
     with contextlib.ExitStack() as stack:
         stdout = stack.enter_context(Path(f"/proc/{pi}/fd/1").open("wb"))
         if says != "nothing":
-            stranger = subprocess.Popen(
-                [sys.executable, "-S", "-c", CHATTER], stdout=stdout, stderr=subprocess.DEVNULL
-            )
+            stranger = subprocess.Popen([sys.executable, "-S", "-c", CHATTER], stdout=stdout, stderr=subprocess.DEVNULL)
             stack.enter_context(stranger)
             stack.callback(stranger.kill)
             rig.wait_event("noise")

@@ -16,12 +16,12 @@ import pytest
 
 from ralph_rpc import clock
 from ralph_rpc.files import registry
-from ralph_rpc.loops import loop_status
+from ralph_rpc.loops.status import loop_status
 from ralph_runner.core import effects as fx
 from ralph_runner.core.failures import RESTART_BUDGET, RESTART_WINDOW_MS, restart_delay, restarts_found
-from ralph_runner.core.reports import Now, Tick
+from ralph_runner.core.phases import Waiting
+from ralph_runner.core.results import Now, Tick
 from ralph_runner.core.snapshot import Facts, resumed_loop, snapshot
-from ralph_runner.core.state import Waiting
 from ralph_runner.core.step import Input
 from tests.cli import forged
 from tests.core.talk import Talk, config

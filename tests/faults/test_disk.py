@@ -219,18 +219,9 @@ def test_row_14_a_full_disk_holds_the_loop_until_there_is_room(
 
 
 @pytest.mark.parametrize(
-    "how",
-    [
-        ["stop"],
-        full(["kill"]),
-        full(["stop", "--now"]),
-        full(["abort", "--then", "stop"]),
-    ],
-    ids=" ".join,
+    "how", [["stop"], full(["kill"]), full(["stop", "--now"]), full(["abort", "--then", "stop"])], ids=" ".join
 )
-def test_row_14_a_stop_works_on_a_full_disk(
-    small: Path, tmp_path: Path, figure: Note, how: list[str]
-) -> None:
+def test_row_14_a_stop_works_on_a_full_disk(small: Path, tmp_path: Path, figure: Note, how: list[str]) -> None:
     rig = rig_on(small, tmp_path, [[flow(20_000)], [flow(20_000)]])
     rig.start()
     wait_for("words", partial(has_told, rig, 50))
@@ -279,8 +270,7 @@ def limit(pid: int, size: int) -> None:
 def test_row_14_a_step_that_the_journal_cannot_take_waits(tmp_path: Path, figure: Note) -> None:
     """In the middle of a step: the followup goes out with the next prompt, and is written down before that."""
     rig = fake_rig(
-        tmp_path,
-        [["one", gate("1"), "on"], ["two", gate("2"), "on"], ["three", gate("3"), "on"], f"done\n{MARKER}"],
+        tmp_path, [["one", gate("1"), "on"], ["two", gate("2"), "on"], ["three", gate("3"), "on"], f"done\n{MARKER}"]
     )
     rig.start("--log-size", "64K")
     # The journal becomes the largest file, so that a limit meets it alone.
@@ -333,19 +323,35 @@ def test_row_14_a_record_without_room_is_written_once_there_is(tmp_path: Path) -
 # -- row 17: the folder is gone, closed, or read-only
 
 
-@pytest.mark.parametrize("what", ["the loop", full(".ralph"), full("the project")])
-def test_row_17_a_deleted_folder_ends_the_loop(tmp_path: Path, figure: Note, what: str) -> None:
+@pytest.mark.parametrize("what", ["the loop", full(".ralph")])
+def test_row_17_a_deleted_folder_is_made_again_while_pi_writes(tmp_path: Path, figure: Note, what: str) -> None:
+    rig = fake_rig(tmp_path, [[flow(2_000), gate("1")]])
+    rig.start("-n", "1")
+    wait_for("words", partial(has_told, rig, 20))
+    began = time.monotonic()
+    shutil.rmtree({"the loop": rig.paths.dir, ".ralph": rig.paths.dir.parent}[what], ignore_errors=True)
+    wait_for("the folder", lambda: rig.paths.state.exists() and rig.paths.events.exists() and rig.paths.task.exists())
+    took = time.monotonic() - began
+    (rig.project / "1").touch()
+    state = rig.wait_end()
+    assert (state["status"], state["stopReason"]) == ("stopped", "max-iterations"), rig.log()
+    told = [e["assistantMessageEvent"].get("delta") or "" for e in rig.of("message_update")]
+    assert [delta for delta in told if delta.startswith("tok")] == [f"tok{n} " for n in range(2_000)]
+    figure(f"{what} deleted: whole again after {took:.1f} s, no line lost")
+
+
+def test_row_17_a_deleted_project_is_waited_for_and_obeys_a_signal(tmp_path: Path, figure: Note) -> None:
     rig = fake_rig(tmp_path, [[flow(60_000)]])
     rig.start()
     runner, guard, pi = rig.pids()
     wait_for("words", partial(has_told, rig, 20))
-    shutil.rmtree(
-        {"the loop": rig.paths.dir, ".ralph": rig.paths.dir.parent, "the project": rig.project}[what],
-        ignore_errors=True,
-    )
+    doomed = rig.project.rename(tmp_path / "doomed")  # a removal in place would find the folder made again
+    shutil.rmtree(doomed)
+    wait_for("the reason", lambda: any(one["status"] == "waiting" for one in rig.registry()), timeout=30)
+    os.kill(runner, signal.SIGTERM)
     took, used = ends_calmly(runner, [guard, pi])
     assert rig.of_mine() == {}
-    figure(f"{what} deleted: over after {took:.1f} s, {used:.2f} s of processor time")
+    figure(f"the project deleted: over {took:.1f} s after SIGTERM, {used:.2f} s of processor time")
 
 
 @pytest.mark.parametrize("moment", ["pi works", full("pi is silent"), full("paused")])
@@ -368,39 +374,32 @@ def test_row_17_a_file_system_that_turns_read_only_ends_the_loop(
 
 
 @pytest.mark.parametrize("what", [full("dir"), "inbox", full("iterations")])
-def test_row_17_a_folder_that_may_no_longer_be_written_ends_the_loop(
-    tmp_path: Path, figure: Note, what: str
-) -> None:
+def test_row_17_a_folder_that_may_no_longer_be_written_is_waited_for(tmp_path: Path, what: str) -> None:
     """Root obeys modes where it has lost its capabilities."""
-    drop = (
-        ["setpriv", "--bounding-set", "-dac_override,-dac_read_search,-fowner", "--"]
-        if os.geteuid() == 0
-        else []
-    )
-    rig = fake_rig(tmp_path, [["one", gate("1"), "on"], ["two", gate("2")]])
-    command = [*drop, sys.executable, "-P", "-m", "ralph_rpc", "start", "x", "--pi", rig.pi, "-m", "Do it."]
+    drop = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search,-fowner", "--"] if os.geteuid() == 0 else []
+    rig = fake_rig(tmp_path, [["one", gate("1"), "on"], [{"tool": "bash", "run": "touch at-2"}, gate("2")]])
+    command = [*drop, sys.executable, "-P", "-m", "ralph_rpc", "start", "x", "--pi", rig.pi, "-m", "Do it.", "-n", "2"]
     subprocess.run(command, cwd=rig.project, env=rig.env, check=True, capture_output=True, timeout=60)
-    runner, guard, pi = rig.pids()
+    runner, _, _ = rig.pids()
     folder: Path = getattr(rig.paths, what)
     folder.chmod(0o500)
     try:
         (rig.project / "1").touch()
-        took, used = ends_calmly(runner, [guard, pi])
+        entry = wait_for(
+            "the reason", lambda: next((one for one in rig.registry() if one["status"] == "waiting"), None), timeout=30
+        )
+        assert entry["pid"] == runner
     finally:
         folder.chmod(0o700)
-    check_whole(rig)
-    if what != "dir":
-        state = rig.state()
-        assert (state["status"], state["stopReason"]) == ("error", "blocked"), state
-        assert str(rig.paths.dir) in state["error"]
+    wait_for("the work", (rig.project / "at-2").exists)
     (rig.project / "2").touch()
-    rig.run("resume", "x", "-n", "3", check=None)
-    rig.wait_end()
-    figure(f"{what} closed: over after {took:.1f} s, {used:.2f} s of processor time")
+    state = rig.wait_end()
+    assert (state["status"], state["stats"]["iterations"]) == ("stopped", 2), rig.log()
+    check_whole(rig)
 
 
-@pytest.mark.parametrize("how", ["deleted", full("replaced"), "cut"])
-def test_row_17_an_events_file_that_is_taken_away_is_begun_anew(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("how", ["deleted", "replaced", "cut"])
+def test_row_17_an_events_file_that_is_taken_away_loses_no_line(tmp_path: Path, how: str) -> None:
     rig = fake_rig(tmp_path, [["one", gate("1"), flow(500)]])
     rig.start()
     rig.wait_event("tool_execution_start")
@@ -417,7 +416,8 @@ def test_row_17_an_events_file_that_is_taken_away_is_begun_anew(tmp_path: Path, 
     (rig.project / "1").touch()
     state = rig.wait_end()
     assert state["status"] == "completed"
-    assert [e for e in rig.of("ralph_notice") if "deleted, replaced or cut" in e["message"]]
+    if how != "deleted":  # a deleted one is put back whole: it is still open
+        assert [e for e in rig.of("ralph_notice") if "deleted, replaced or cut" in e["message"]]
     while more := reader.read():
         seen += [line for _, line in more]
     reader.close()
@@ -427,3 +427,34 @@ def test_row_17_an_events_file_that_is_taken_away_is_begun_anew(tmp_path: Path, 
         deltas = [json.loads(line).get("assistantMessageEvent", {}).get("delta") or "" for line in seen]
         assert [d for d in deltas if d.startswith("tok")] == [f"tok{n} " for n in range(500)]
         assert reader.missed == 0
+
+
+@pytest.fixture
+def few_inodes(tmp_path: Path) -> Iterator[Path]:
+    """4 MiB, and 200 files."""
+    yield from mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=4m,nr_inodes=200", "none")
+
+
+def use_up(disk: Path) -> list[Path]:
+    """Makes files until there is no inode left."""
+    made: list[Path] = []
+    try:
+        while True:
+            made.append(disk / f"file-{len(made)}")
+            made[-1].touch()
+    except OSError:
+        return made[:-1]
+
+
+def test_without_inodes_status_says_so_and_a_stop_works(few_inodes: Path, tmp_path: Path) -> None:
+    rig = rig_on(few_inodes, tmp_path, [[flow(10), gate("go")], f"done\n{MARKER}"])
+    rig.start()
+    wait_for("the tool", lambda: any(event["type"] == "tool_execution_start" for event in rig.events()))
+    made = use_up(few_inodes)
+    assert "no inodes left" in rig.run("status", "x").stdout
+    rig.run("stop", "x", "--now")
+    state = rig.wait_end()
+    assert (state["status"], state["stopReason"]) == ("stopped", "stop")
+    for file in made:
+        file.unlink(missing_ok=True)
+    check_whole(rig)

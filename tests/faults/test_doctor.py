@@ -17,16 +17,17 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ralph_rpc import git, leftovers
+from ralph_rpc import git
 from ralph_rpc.checks import machine
 from ralph_rpc.checks.finding import Place
 from ralph_rpc.cli.doctor import CHECKS
 from ralph_rpc.clock import now_ms
 from ralph_rpc.errors import AlreadyRunning
-from ralph_rpc.files import locks
 from ralph_rpc.files.inbox import Inbox, drop
 from ralph_rpc.files.journal import CommandJournal
 from ralph_rpc.files.paths import LoopPaths, registry_dir
+from ralph_rpc.loops.remains import processes
+from ralph_rpc.machine import locks
 from tests.cli import forged
 from tests.cli.examined import Capture, Finding, examined, install_pi, of, private_loop, troubles
 from tests.faults.conftest import Note
@@ -255,11 +256,12 @@ def killed_merge(loop: LoopPaths, where: str) -> Mended:
     code = f"""if True:
         import os, signal, sys
         from pathlib import Path
-        from ralph_rpc.git import checkout, merge
+        from ralph_rpc.git import batch, checkout, merge
         checkout.{where} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-        merge.land(Path.cwd(), "topic", "main", sys.argv[1], "Merge topic")
+        built = batch.build_batch(Path.cwd(), "main", [batch.Part("topic", "Merge topic")])
+        sys.exit(str(merge.land(Path.cwd(), "main", built.target, built.links[-1].commit, ["topic"])))
     """
-    command = [sys.executable, "-P", "-c", code, str(git.head(project))]
+    command = [sys.executable, "-P", "-c", code]
     assert subprocess.run(command, cwd=project, check=False).returncode == -signal.SIGKILL
     assert b'"kind": "ralph-rpc"' in (project / ".git/index.lock").read_bytes()
     assert (project / "new").exists() == (where == "move_ref")
@@ -321,19 +323,29 @@ def long_ago(path: Path) -> None:
 
 
 FAULTS = [
-    (a_ralph_folder_open_to_others, "permissions"), (an_inbox_that_anyone_may_write_to, "permissions"),
-    (an_inbox_closed_to_its_owner, "permissions"), (a_log_that_anyone_may_read, "permissions"),
-    (a_registry_open_to_others, "permissions"), (an_entry_of_an_ended_loop, "registry"),
-    (an_entry_of_a_loop_whose_folder_is_gone, "registry"), (an_entry_that_names_a_folder_of_no_loop, "registry"),
+    (a_ralph_folder_open_to_others, "permissions"),
+    (an_inbox_that_anyone_may_write_to, "permissions"),
+    (an_inbox_closed_to_its_owner, "permissions"),
+    (a_log_that_anyone_may_read, "permissions"),
+    (a_registry_open_to_others, "permissions"),
+    (an_entry_of_an_ended_loop, "registry"),
+    (an_entry_of_a_loop_whose_folder_is_gone, "registry"),
+    (an_entry_that_names_a_folder_of_no_loop, "registry"),
     (an_entry_that_a_power_loss_left_empty, "registry"),
     (a_temporary_folder_of_a_dead_runner, "temp"),
-    (a_temporary_folder_of_a_runner_killed_before_its_first_state, "temp"), (a_state_that_was_never_finished, "temp"),
-    (a_registry_entry_that_was_never_finished, "temp"), (a_torn_event, "logs"),
-    (an_event_log_that_ends_in_zeros, "logs"), (a_torn_journal, "logs"),
-    (a_message_that_was_taken_and_not_received, "inbox"), (a_message_that_was_never_finished, "inbox"),
-    (a_worktree_of_a_loop_that_is_gone, "worktrees"), (a_git_that_was_killed_in_a_worktree, "worktrees"),
-    (a_merge_killed_before_the_checkout_moved, "worktrees"), (a_merge_killed_when_the_checkout_had_moved, "worktrees"),
-]  # fmt: skip
+    (a_temporary_folder_of_a_runner_killed_before_its_first_state, "temp"),
+    (a_state_that_was_never_finished, "temp"),
+    (a_registry_entry_that_was_never_finished, "temp"),
+    (a_torn_event, "logs"),
+    (an_event_log_that_ends_in_zeros, "logs"),
+    (a_torn_journal, "logs"),
+    (a_message_that_was_taken_and_not_received, "inbox"),
+    (a_message_that_was_never_finished, "inbox"),
+    (a_worktree_of_a_loop_that_is_gone, "worktrees"),
+    (a_git_that_was_killed_in_a_worktree, "worktrees"),
+    (a_merge_killed_before_the_checkout_moved, "worktrees"),
+    (a_merge_killed_when_the_checkout_had_moved, "worktrees"),
+]
 
 
 def findings_of(loop: LoopPaths) -> list[Finding]:
@@ -383,7 +395,11 @@ def test_a_living_loop_is_not_touched(tmp_path: Path, monkeypatch: pytest.Monkey
         log.write(b'{"type":"half of a l')
     rig.paths.inbox.chmod(0o750)
     rig.paths.config.chmod(0o644)
-    for path in (rig.paths.inbox / ".claimed-1-0123abcd-steer.json", rig.paths.dir / ".tmp-1", rig.paths.inbox / ".tmp-1"):
+    for path in (
+        rig.paths.inbox / ".claimed-1-0123abcd-steer.json",
+        rig.paths.dir / ".tmp-1",
+        rig.paths.inbox / ".tmp-1",
+    ):
         path.write_text("{}")
         long_ago(path)
     lock = Path(git.run(["rev-parse", "--absolute-git-dir"], rig.paths.worktree).line, "index.lock")
@@ -425,9 +441,16 @@ def test_a_command_that_has_its_receipt_is_not_given_back(project: Path, capsys:
     (claimed,) = Inbox(loop.inbox).scan(0.0).commands
     journal = CommandJournal.open(loop.commands)
     journal.append(
-        {"at": now_ms(), "id": claimed.id, "command": "steer", "state": "received", "body": claimed.body, "file": claimed.file},
+        {
+            "at": now_ms(),
+            "id": claimed.id,
+            "command": "steer",
+            "state": "received",
+            "body": claimed.body,
+            "file": claimed.file,
+        },
         durable=True,
-    )  # fmt: skip
+    )
     journal.close()
     assert [finding["check"] for finding in troubles(examined(capsys, "--fix")[1])] == ["loops"]  # it has crashed
     assert claimed.path.exists()
@@ -488,15 +511,22 @@ def test_a_merge_cut_short_where_somebody_has_gone_on_since_is_given_up(project:
     commit = git.run(["commit-tree", "main^{tree}", "-p", "main", "-m", "mine"], project).line
     git.run(["update-ref", "refs/heads/main", commit], project)
     (found,) = [finding for finding in examined(capsys, "--fix")[1] if finding["fixed"]]
-    assert "merges anew" in found["message"] and git.head(project) == commit
+    assert "merges again" in found["message"] and git.head(project) == commit
     assert not (project / ".git/index.lock").exists() and not (project / "new").exists()
 
 
 OF_LOOPS = [
-    an_inbox_that_anyone_may_write_to, an_inbox_closed_to_its_owner, a_temporary_folder_of_a_dead_runner,
-    a_temporary_folder_of_a_runner_killed_before_its_first_state, a_torn_event, an_event_log_that_ends_in_zeros, a_torn_journal, a_message_that_was_taken_and_not_received,
-    a_message_that_was_never_finished, a_git_that_was_killed_in_a_worktree,
-]  # fmt: skip
+    an_inbox_that_anyone_may_write_to,
+    an_inbox_closed_to_its_owner,
+    a_temporary_folder_of_a_dead_runner,
+    a_temporary_folder_of_a_runner_killed_before_its_first_state,
+    a_torn_event,
+    an_event_log_that_ends_in_zeros,
+    a_torn_journal,
+    a_message_that_was_taken_and_not_received,
+    a_message_that_was_never_finished,
+    a_git_that_was_killed_in_a_worktree,
+]
 
 
 @pytest.mark.parametrize("make", OF_LOOPS, ids=[make.__name__ for make in OF_LOOPS])
@@ -535,7 +565,9 @@ def test_processes_of_a_dead_runner_are_found_and_ended(tmp_path: Path, figure: 
         folder.mkdir()
         ended_now, took = end_a_tree(folder)
         ended, slowest = ended + ended_now, max(slowest, took)
-    figure(f"{count} runners killed with their guards: {ended} processes found and ended, 0 left, longest {slowest:.1f} s")
+    figure(
+        f"{count} runners killed with their guards: {ended} processes found and ended, 0 left, longest {slowest:.1f} s"
+    )
 
 
 def end_a_tree(folder: Path) -> tuple[int, float]:
@@ -571,7 +603,7 @@ def sleepers(token: str) -> list[int]:
 def test_orphans_are_ended_and_the_living_spared(
     project: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leftovers, "TERM_S", 0.3)
+    monkeypatch.setattr(processes, "TERM_S", 0.3)
     dead, live, ending = (private_loop(project, name) for name in ("dead", "live", "ending"))
     vanished = LoopPaths.of(project, "vanished")
     elsewhere = LoopPaths.of(project.parent / "other", "api")

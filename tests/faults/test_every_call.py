@@ -21,11 +21,11 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 
-from ralph_rpc import create
-from ralph_rpc.files import locks
-from ralph_rpc.files.locks import Lock
 from ralph_rpc.files.paths import LoopPaths, registry_dir
-from ralph_rpc.launch import launch
+from ralph_rpc.loops import create
+from ralph_rpc.loops.launch import launch
+from ralph_rpc.machine import locks
+from ralph_rpc.machine.locks import Lock
 from ralph_rpc.model.schemas import validator
 from tests.faults import filework, strace
 from tests.faults.conftest import Note
@@ -227,15 +227,16 @@ LOAD = (
 """The runner as `launch` starts it, but that it waits for strace once it is loaded."""
 
 MIDDLE = """\
-printf %s '{"message": "text-two", "id": "two"}' > "$RALPH_LOOP_DIR/inbox/.half" &&
+printf '{"message": "text-%s", "id": "two"}' two > "$RALPH_LOOP_DIR/inbox/.half" &&
 mv "$RALPH_LOOP_DIR/inbox/.half" "$RALPH_LOOP_DIR/inbox/steer-two.json"
 n=0
-until grep -Eq '"two","command":"steer","state":"(accepted|delivered)"' "$RALPH_LOOP_DIR/commands.jsonl" &&
+until grep -Eq '"two","command":"steer","state":"(queued|delivered)"' "$RALPH_LOOP_DIR/commands.jsonl" &&
       ! ls -A "$RALPH_LOOP_DIR/inbox" | grep -q two.json
 do sleep 0.01; n=$((n + 1)); [ $n -lt 500 ] || exit 1; done
 """
 """What the agent does in every iteration: a message comes while it works, and pi has taken it before it goes on. The
-second time it is the same message, which must not be given again."""
+second time it is the same message, which must not be given again. Its text does not stand here: a prompt that tells of
+the command that was cut off is not taken for the message."""
 
 
 class Whole:
@@ -285,9 +286,13 @@ class Whole:
         with self.paths.log.open("ab") as log:
             runner = subprocess.Popen(
                 [sys.executable, "-P", "-c", LOAD, str(self.paths.dir), "--lock-fd", str(lock.fd), *more],
-                cwd=self.paths.dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, pass_fds=(lock.fd,),
-            )  # fmt: skip
+                cwd=self.paths.dir,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(lock.fd,),
+            )
         lock.release()
         runner.returncode = 0  # strace.run waits for it
         return runner.pid
@@ -322,7 +327,9 @@ class Whole:
         """How often each message was written to a pi."""
         lines = self.stdin.read_text().splitlines() if self.stdin.exists() else []
         told = [json.loads(line).get("message", "") for line in lines]
-        return Counter({id: sum(text in m for m in told) for id, text in zip(self.ids, ("text-one", "text-two"), strict=True)})
+        return Counter(
+            {id: sum(text in m for m in told) for id, text in zip(self.ids, ("text-one", "text-two"), strict=True)}
+        )
 
 
 def runner_points(start: Callable[[], int]) -> list[Point]:
@@ -331,9 +338,7 @@ def runner_points(start: Callable[[], int]) -> list[Point]:
 
 
 @times(quick=4, full=10_000)
-def test_row_01_a_runner_that_is_killed_at_any_call_is_taken_up_clean(
-    folder: Path, count: int, figure: Note
-) -> None:
+def test_row_01_a_runner_that_is_killed_at_any_call_is_taken_up_clean(folder: Path, count: int, figure: Note) -> None:
     whole = Whole(folder)
     every = runner_points(whole.start_anew)
     tried = strace.spread(every, count)
@@ -354,9 +359,7 @@ def test_row_01_a_runner_that_is_killed_at_any_call_is_taken_up_clean(
 
 
 @times(quick=1, full=60)
-def test_row_03_a_runner_whose_recovery_is_killed_too_is_taken_up_clean(
-    folder: Path, count: int, figure: Note
-) -> None:
+def test_row_03_a_runner_whose_recovery_is_killed_too_is_taken_up_clean(folder: Path, count: int, figure: Note) -> None:
     whole = Whole(folder)
     first = strace.spread(runner_points(whole.start_anew), count)
     killed = again = 0

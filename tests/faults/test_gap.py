@@ -18,11 +18,7 @@ from tests.faults.tiers import times
 from tests.process.trees import new_token, nothing_of
 
 pytestmark = pytest.mark.timeout(600)
-KINDS: list[tuple[str, dict[str, str]]] = [
-    ("steer", {}),
-    ("followup", {"when": "now"}),
-    ("followup", {"when": "next"}),
-]
+KINDS: list[tuple[str, dict[str, str]]] = [("steer", {}), ("followup", {"when": "now"}), ("followup", {"when": "next"})]
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["new", "old"])
@@ -72,6 +68,4 @@ def test_row_10_a_stream_of_messages_into_short_iterations_is_delivered(
         life.while_speaking(count, count / 40, lambda: None)
         tally = life.end()
     assert not (tally.lost or tally.repeated or tally.twice or tally.flagged), tally
-    figure(
-        f"{tally.commands} messages into {len(life.rig.records())} iterations of one turn: 0 lost, 0 twice"
-    )
+    figure(f"{tally.commands} messages into {len(life.rig.records())} iterations of one turn: 0 lost, 0 twice")

@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
-from ralph_rpc.cli import control
 from ralph_rpc.errors import RalphError
-from ralph_rpc.files import identity, locks, registry
-from ralph_rpc.loops import loop_status
+from ralph_rpc.files import registry
+from ralph_rpc.loops import kill
+from ralph_rpc.loops.status import loop_status
+from ralph_rpc.machine import identity, locks
 from ralph_runner.shell.orphans import sweep_orphans
 from tests.cli import forged
 from tests.faults.conftest import Note
@@ -122,11 +123,11 @@ def test_a_signal_to_a_bystander_is_seen(sent: signal.Signals) -> None:
 Forge = Callable[[str], None]
 
 COMMANDS: list[tuple[str, list[str], int | None]] = [
-    ("running", ["kill", "x"], 1),
-    ("running", ["stop", "x"], 1),
-    ("running", ["stop", "x", "--now"], 1),
-    ("running", ["abort", "x", "--then", "stop"], 1),
-    ("running", ["pause", "x"], 1),
+    ("running", ["kill", "x"], 6),
+    ("running", ["stop", "x"], 6),
+    ("running", ["stop", "x", "--now"], 6),
+    ("running", ["abort", "x", "--then", "stop"], 6),
+    ("running", ["pause", "x"], 6),
     ("running", ["doctor"], None),
     ("running", ["doctor", "--fix"], None),
     ("running", ["start", "x", "-m", "again"], 2),
@@ -165,16 +166,28 @@ def forger(rig: Rig, pids: tuple[int, int, int], start: float | None, boot: str)
             last.update(rig.state())
         starts = [identity.start_time(pid) if start is None else start for pid in pids]
         state = {
-            **last, "status": status, "stopReason": "stop" if status in ENDED else None, "bootId": boot,
-            "pid": pids[0], "pidStartTime": starts[0], "guardPid": pids[1], "guardStartTime": starts[1],
-            "piPid": pids[2], "piStartTime": starts[2],
-        }  # fmt: skip
+            **last,
+            "status": status,
+            "stopReason": "stop" if status in ENDED else None,
+            "bootId": boot,
+            "pid": pids[0],
+            "pidStartTime": starts[0],
+            "guardPid": pids[1],
+            "guardStartTime": starts[1],
+            "piPid": pids[2],
+            "piStartTime": starts[2],
+        }
         rig.paths.state.write_text(json.dumps(state))
         rig.paths.pid.write_text(f"{pids[0]}\n")
         entry = forged.entry(
-            rig.project, "x", pid=pids[0], pidStartTime=starts[0], bootId=boot, status=status,
+            rig.project,
+            "x",
+            pid=pids[0],
+            pidStartTime=starts[0],
+            bootId=boot,
+            status=status,
             ralphDir=str(rig.paths.dir),
-        )  # fmt: skip
+        )
         forged.register("forged", entry).rename(registry.entry_path(rig.project, "x"))
 
     return forge
@@ -212,11 +225,11 @@ def test_row_19_a_reused_pid_gets_no_signal_from_any_command(tmp_path: Path, fig
 def test_row_19_a_lock_that_is_held_is_no_leave_to_signal_the_pid_in_the_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: float | None
 ) -> None:
-    monkeypatch.setattr(control, "LEAVE_S", 0.1)
+    monkeypatch.setattr(kill, "LEAVE_S", 0.1)
     with bystander() as pid:
         paths = forged.loop(tmp_path / "p", "x", pid=pid, pidStartTime=start)
         with forged.runner_of(paths), pytest.raises(RalphError, match="cannot be signalled"):
-            control.end_runner(paths)
+            kill.kill(paths)
         assert signals(pid) == "unharmed"
 
 

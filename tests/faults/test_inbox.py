@@ -19,6 +19,7 @@ import pytest
 
 from ralph_rpc.files.commandfile import MAX_BYTES
 from ralph_rpc.files.inbox import Inbox, Rejected, drop
+from ralph_rpc.machine import nofollow
 from tests.faults.conftest import Note
 from tests.faults.tiers import times
 from tests.files.boxes import left, messages, settle
@@ -240,7 +241,9 @@ def test_row_24_a_writer_of_two_pieces_is_waited_for_by_the_runner(tmp_path: Pat
     rig = fake_rig(tmp_path, [["hello", {"hang": True}]])
     rig.start()
     inbox, rejected = rig.paths.inbox, rig.paths.rejected
-    subprocess.run(["sh", "-c", f"echo '{text}' > steer.json; printf '{text[:9]}' > steer-torn.json"], cwd=inbox, check=True)
+    subprocess.run(
+        ["sh", "-c", f"echo '{text}' > steer.json; printf '{text[:9]}' > steer-torn.json"], cwd=inbox, check=True
+    )
     rounds, paused = 0, 1.0
     while paused > 0.8:  # on a machine that is so busy, a second of stillness comes by itself
         assert rounds < 20, "this machine is too busy"
@@ -302,10 +305,17 @@ def make(box: Path, kind: str) -> None:
 
 
 KINDS = {
-    "link": "plain files", "dangling link": "plain files", "hard link": "hard link", "folder": "plain files",
-    "fifo": "plain files", "socket": "plain files", "device": "plain files", "another user's": "another user",
-    "huge": "1 MiB", "just too large": "1 MiB",
-}  # fmt: skip
+    "link": "plain files",
+    "dangling link": "plain files",
+    "hard link": "hard link",
+    "folder": "plain files",
+    "fifo": "plain files",
+    "socket": "plain files",
+    "device": "plain files",
+    "another user's": "another user",
+    "huge": "1 MiB",
+    "just too large": "1 MiB",
+}
 ROOTS = ("device", "another user's")
 """Only root can make these."""
 
@@ -322,13 +332,13 @@ def test_row_26_what_is_no_plain_file_is_set_aside_and_never_followed(
         pytest.skip("no devices may be made here")
     drop(box, "steer", {"message": "good"})
     opened = []
-    real = os.open
+    real = nofollow.open_fd
 
-    def watching(path: Any, flags: int, *more: Any) -> int:
+    def watching(path: Any, flags: int, *more: Any, **how: Any) -> int:
         opened.append(os.fspath(path))
-        return real(path, flags, *more)
+        return real(path, flags, *more, **how)
 
-    monkeypatch.setattr(os, "open", watching)
+    monkeypatch.setattr(nofollow, "open_fd", watching)
     commands, (rejected,) = settle(Inbox(box))
     assert messages(commands) == ["good"]
     assert KINDS[kind] in rejected.reason
@@ -344,7 +354,7 @@ def test_row_26_what_is_no_plain_file_is_set_aside_and_never_followed(
 def test_row_26_a_file_that_may_not_be_read_is_rejected(box: Path) -> None:
     (box / "stop.json").write_text("{}")
     (box / "stop.json").chmod(0)
-    assert "may not be read" in settle(Inbox(box))[1][0].reason
+    assert "cannot be read" in settle(Inbox(box))[1][0].reason
 
 
 SWAP = """
@@ -435,13 +445,17 @@ def test_row_27_a_batch_is_bounded_and_control_comes_first(box: Path) -> None:
 # -- row 28: orders from before a fresh start (those from before a crash: test_left_orders.py)
 
 ORDERS = {
-    "stop": ("stop.json", ""), "stop now": ("stop-1.json", '{"when": "now"}'), "pause": ("pause.json", ""),
+    "stop": ("stop.json", ""),
+    "stop now": ("stop-1.json", '{"when": "now"}'),
+    "pause": ("pause.json", ""),
     "abort": ("abort.json", '{"then": "stop"}'),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("order", ["stop", *(pytest.param(o, marks=pytest.mark.full) for o in list(ORDERS)[1:])])
-def test_row_28_an_order_left_over_is_set_aside_by_a_fresh_start_and_a_message_is_not(tmp_path: Path, order: str) -> None:
+def test_row_28_an_order_left_over_is_set_aside_by_a_fresh_start_and_a_message_is_not(
+    tmp_path: Path, order: str
+) -> None:
     rig = fake_rig(tmp_path, [f"done\n{MARKER}"])
     rig.start()
     rig.wait_end()

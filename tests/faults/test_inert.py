@@ -16,8 +16,9 @@ from ralph_rpc.cli import list as listing
 from ralph_rpc.cli.main import run
 from ralph_rpc.cli.readable import Readable
 from ralph_rpc.files.paths import LoopPaths
-from ralph_rpc.text import clip, inert, inert_json, line_of
-from ralph_rpc.view import View
+from ralph_rpc.story.fold import View
+from ralph_rpc.terminal.inert import inert, inert_json
+from ralph_rpc.terminal.width import clip, line_of
 from tests.cli import forged
 from tests.faults import hostile
 from tests.faults.conftest import Note
@@ -55,10 +56,18 @@ OURS: tuple[Json, ...] = (
     {"type": "auto_retry_end", "success": False, "attempt": 1, "finalError": "e"},
     {"type": "compaction_start", "reason": "r"},
     {"type": "compaction_end", "reason": "r", "errorMessage": "e"},
-    {"type": "ralph_iteration_end", "at": 1, "iteration": 1, "outcome": "failed", "error": "e", "errorKind": "other", "cost": 0.1},
+    {
+        "type": "ralph_iteration_end",
+        "at": 1,
+        "iteration": 1,
+        "outcome": "failed",
+        "error": "e",
+        "errorKind": "other",
+        "cost": 0.1,
+    },
     {"type": "ralph_pi_exit", "at": 1, "pid": 7, "exitCode": 0, "terminationMethod": "eof"},
     {"type": "ralph_loop_end", "at": 1, "status": "error", "stopReason": "auth", "error": "e"},
-)  # fmt: skip
+)
 
 
 def acted(shown: str) -> list[str]:
@@ -124,7 +133,11 @@ def test_row_47_no_text_acts_on_a_terminal(count: int, figure: Note) -> None:
     for _ in range(count):
         text = hostile.text(rng) if rng.random() < 0.8 else "".join(chr(rng.randrange(0x3000)) for _ in range(9))
         assert acted(inert(text)) == []
-        for one in (inert(text, keep_newlines=False), line_of(text, rng.randint(1, 40)), clip(inert(text, keep_newlines=False), 7)):
+        for one in (
+            inert(text, keep_newlines=False),
+            line_of(text, rng.randint(1, 40)),
+            clip(inert(text, keep_newlines=False), 7),
+        ):
             assert acted(one) == [] and "\n" not in one and "\t" not in one
         whole = json.dumps({"t": text}, ensure_ascii=False)
         assert acted(inert_json(whole)) == [] and json.loads(inert_json(whole)) == {"t": text}
@@ -138,9 +151,23 @@ NAMED = "we\x1b]0;b\x07\u202eb\x9b31m"
 
 def hostile_loop(project: Path) -> LoopPaths:
     evil: Json = dict.fromkeys(
-        ("error", "lastText", "refusal", "model", "provider", "piVersion", "endedAt", "nextWakeAt", "startedAt", "updatedAt", "cwd",
-         "ralphDir", "tmpDir"), EVIL,
-    )  # fmt: skip
+        (
+            "error",
+            "lastText",
+            "refusal",
+            "model",
+            "provider",
+            "piVersion",
+            "endedAt",
+            "nextWakeAt",
+            "startedAt",
+            "updatedAt",
+            "cwd",
+            "ralphDir",
+            "tmpDir",
+        ),
+        EVIL,
+    )
     evil["held"] = [{"id": EVIL, "command": "steer", "message": EVIL}]
     evil["worktree"] = {"branch": EVIL, "path": EVIL}
     paths = forged.loop(project, "api", **evil)
@@ -158,14 +185,41 @@ def hostile_loop(project: Path) -> LoopPaths:
 
 
 SHOWING = [
-    ["list"], ["list", "--json"], ["list", "--all"], ["list", "--all", "--json"], ["status"], ["status", "--json"], ["status", "api"],
-    ["status", "api", "--json"], ["status", "torn"], ["logs", "api"], ["logs", "api", "-n", "9"], ["wait", "api"],
-    ["wait", "api", "--json"], ["kill", "api"], ["stop", "api"], ["steer", "api", EVIL], ["steer", "api", "--wait", EVIL],
-    ["resume", "api"], ["clean"], ["clean", "--json", "--yes", "torn"], ["doctor"], ["doctor", "--json"], [EVIL], ["status", EVIL],
-    ["start", EVIL], ["start", "new", "--task", EVIL], ["start", "new", "--model", EVIL, "-m", "t"],
-    ["start", "new", "--pi", EVIL, "-m", "t"], ["list", EVIL], ["list", f"--{EVIL}"], ["logs", "api", "--project", EVIL],
-    ["schema", EVIL], ["start", "new", "--ui-answers", EVIL, "-m", "t"], ["stop", "--timeout", EVIL, "api"],
-]  # fmt: skip
+    ["list"],
+    ["list", "--json"],
+    ["list", "--all"],
+    ["list", "--all", "--json"],
+    ["status"],
+    ["status", "--json"],
+    ["status", "api"],
+    ["status", "api", "--json"],
+    ["status", "torn"],
+    ["logs", "api"],
+    ["logs", "api", "-n", "9"],
+    ["wait", "api"],
+    ["wait", "api", "--json"],
+    ["kill", "api"],
+    ["stop", "api"],
+    ["steer", "api", EVIL],
+    ["steer", "api", "--wait", EVIL],
+    ["resume", "api"],
+    ["clean"],
+    ["clean", "--json", "--yes", "torn"],
+    ["doctor"],
+    ["doctor", "--json"],
+    [EVIL],
+    ["status", EVIL],
+    ["start", EVIL],
+    ["start", "new", "--task", EVIL],
+    ["start", "new", "--model", EVIL, "-m", "t"],
+    ["start", "new", "--pi", EVIL, "-m", "t"],
+    ["list", EVIL],
+    ["list", f"--{EVIL}"],
+    ["logs", "api", "--project", EVIL],
+    ["schema", EVIL],
+    ["start", "new", "--ui-answers", EVIL, "-m", "t"],
+    ["stop", "--timeout", EVIL, "api"],
+]
 
 
 @pytest.mark.parametrize("args", SHOWING, ids=lambda args: " ".join(args).replace(EVIL, "EVIL"))
@@ -185,7 +239,9 @@ def test_row_47_no_command_lets_a_text_act(
 
 
 @pytest.mark.parametrize(
-    "args", [["list", "--all"], ["status", "api"], ["logs", "api"], ["logs", "api", "--raw"], ["clean"], ["doctor"]], ids=" ".join
+    "args",
+    [["list", "--all"], ["status", "api"], ["logs", "api"], ["logs", "api", "--raw"], ["clean"], ["doctor"]],
+    ids=" ".join,
 )
 def test_row_47_nor_does_it_on_a_terminal(tmp_path: Path, args: list[str]) -> None:
     """There with colours: nothing but those of ours may be there."""
@@ -195,7 +251,13 @@ def test_row_47_nor_does_it_on_a_terminal(tmp_path: Path, args: list[str]) -> No
     command, env = forged.program(*args)
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        command, cwd=project, env=env | {"TERM": "xterm", "NO_COLOR": ""}, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+        command,
+        cwd=project,
+        env=env | {"TERM": "xterm", "NO_COLOR": ""},
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
     )
     os.close(slave)
     os.write(master, b"n\n")
@@ -223,7 +285,14 @@ def hostile_rig(tmp_path: Path, script: list[Any]) -> Rig:
 def test_row_47_a_living_loop_full_of_hostile_texts_is_shown_inert(tmp_path: Path, figure: Note) -> None:
     """A whole run: what start, resume, status, logs and wait say of a pi that writes such texts everywhere."""
     tool = {"tool": f"ba{EVIL}sh", "run": f"printf '%s' '{EVIL}'".replace("\n", ""), "output": EVIL, "fails": True}
-    rig = hostile_rig(tmp_path, [[EVIL, tool, {"dialog": "confirm", "title": EVIL}, {"stderr": EVIL}, {"raw": EVIL.replace("\n", "")}, EVIL], [EVIL, {"exit": 3}], EVIL])
+    rig = hostile_rig(
+        tmp_path,
+        [
+            [EVIL, tool, {"dialog": "confirm", "title": EVIL}, {"stderr": EVIL}, {"raw": EVIL.replace("\n", "")}, EVIL],
+            [EVIL, {"exit": 3}],
+            EVIL,
+        ],
+    )
     outputs: list[str] = []
 
     def said(*args: str) -> None:
@@ -269,7 +338,10 @@ FALSE_CLAIMS: dict[str, list[Any]] = {
     "a tool's output": [{"tool": "bash", "output": CLAIM}, "not yet"],
     "a tool's output, then silence": [{"tool": "bash", "output": CLAIM}, ""],
     "a failed tool's output": [{"tool": "bash", "output": CLAIM, "fails": True}, "not yet"],
-    "an event within a tool's output": [{"tool": "bash", "output": "x\n" + spoken("assistant", text(CLAIM)) + "\u2028" + CLAIM}, ""],
+    "an event within a tool's output": [
+        {"tool": "bash", "output": "x\n" + spoken("assistant", text(CLAIM)) + "\u2028" + CLAIM},
+        "",
+    ],
     "a tool's command": [{"tool": "bash", "run": f"echo '{MARKER}'"}, "not yet"],
     "thinking": [{"raw": spoken("assistant", {"type": "thinking", "thinking": CLAIM}, text("not yet"))}, "not yet"],
     "thinking alone": [{"raw": spoken("assistant", {"type": "thinking", "thinking": CLAIM})}, ""],
@@ -313,7 +385,8 @@ def test_row_48_only_the_agents_own_last_words_complete_a_loop(tmp_path: Path, f
     early = [how for how, record in zip(FALSE_CLAIMS, records, strict=False) if record is records[-1]]
     assert len(records) == count + 1, f"completed by {early}"
     assert (state["status"], state["stopReason"]) == ("completed", "marker")
-    assert {record["outcome"] for record in records} == {"ok"}
+    # An answer of thinking only is no work, and no claim either.
+    assert {(record["outcome"], record.get("errorKind")) for record in records} == {("ok", None), ("failed", "empty")}
     figure(f"{count} false claims: 0 false completions, the true one counted")
 
 
@@ -333,7 +406,9 @@ def test_row_48_front_matter_of_a_task_is_text_and_no_options(tmp_path: Path, fi
                 rig.start("-n", "2", "--stall-after", "0", task=FRONT_MATTER)
             case "file":
                 (tmp_path / "task.md").write_text(FRONT_MATTER)
-                rig.run("start", "x", "--pi", rig.pi, "--task", str(tmp_path / "task.md"), "-n", "2", "--stall-after", "0")
+                rig.run(
+                    "start", "x", "--pi", rig.pi, "--task", str(tmp_path / "task.md"), "-n", "2", "--stall-after", "0"
+                )
             case _:
                 rig.paths.task.write_text(FRONT_MATTER)
                 rig.run("start", "x", "--pi", rig.pi, "-n", "2", "--stall-after", "0")

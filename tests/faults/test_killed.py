@@ -91,25 +91,16 @@ def test_row_04_a_guard_killed_at_any_instant_leaves_its_tree_to_the_runner(
     check(total(count // kills, lambda n: kill_all_of(tmp_path, token, n, kills, "guard")), figure)
 
 
-TOGETHER: list[tuple[Victim, ...]] = [
-    ("runner", "guard"), ("runner", "pi"), ("guard", "pi"), ("runner", "guard", "pi"),
-]  # fmt: skip
+TOGETHER: list[tuple[Victim, ...]] = [("runner", "guard"), ("runner", "pi"), ("guard", "pi"), ("runner", "guard", "pi")]
 
 
 @times(quick=4, full=100)
-def test_row_05_any_two_killed_at_once_and_all_three(
-    tmp_path: Path, token: str, count: int, figure: Note
-) -> None:
+def test_row_05_any_two_killed_at_once_and_all_three(tmp_path: Path, token: str, count: int, figure: Note) -> None:
     kills = 1 if count < 10 else 2
-    check(
-        total(count // kills, lambda n: kill_all_of(tmp_path, token, n, kills, *TOGETHER[n % len(TOGETHER)])),
-        figure,
-    )
+    check(total(count // kills, lambda n: kill_all_of(tmp_path, token, n, kills, *TOGETHER[n % len(TOGETHER)])), figure)
 
 
 @times(quick=2, full=500)
-def test_row_06_a_pi_killed_at_any_instant_loses_nothing(
-    tmp_path: Path, token: str, count: int, figure: Note
-) -> None:
+def test_row_06_a_pi_killed_at_any_instant_loses_nothing(tmp_path: Path, token: str, count: int, figure: Note) -> None:
     kills = 1 if count < 10 else 2
     check(total(count // kills, lambda n: kill_all_of(tmp_path, token, n, kills, "pi")), figure)

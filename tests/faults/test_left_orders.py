@@ -46,7 +46,9 @@ def test_row_28_a_stop_from_before_a_crash_is_honoured_after_it(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(("verb", "body"), [("pause", {}), ("abort", {"then": "pause"})], ids=["pause", "abort"])
-def test_row_28_a_pause_from_before_a_crash_is_honoured_after_it(tmp_path: Path, verb: str, body: dict[str, str]) -> None:
+def test_row_28_a_pause_from_before_a_crash_is_honoured_after_it(
+    tmp_path: Path, verb: str, body: dict[str, str]
+) -> None:
     rig = fake_rig(tmp_path, [["hello", {"hang": True}], "on\n<promise>COMPLETE</promise>"])
     rig.start()
     crash(rig)

@@ -174,9 +174,7 @@ def test_row_13_a_power_loss_leaves_a_prefix_and_a_state_old_or_rebuilt(
 
 
 @times(quick=2, full=12)
-def test_row_13_the_whole_program_goes_on_after_a_power_loss(
-    tmp_path: Path, figure: Note, count: int
-) -> None:
+def test_row_13_the_whole_program_goes_on_after_a_power_loss(tmp_path: Path, figure: Note, count: int) -> None:
     rig = fake_rig(tmp_path, [["one", {"hang": True}], f"done\n{MARKER}"])
     # Lines and state that had not reached the disk when the power went, all three at once.
     for n in range(count):
@@ -206,9 +204,7 @@ def test_row_13_the_whole_program_goes_on_after_a_power_loss(
 
 
 @times(quick=3, full=20)
-def test_row_33_several_rotations_between_two_looks_are_followed(
-    path: Path, figure: Note, count: int
-) -> None:
+def test_row_33_several_rotations_between_two_looks_are_followed(path: Path, figure: Note, count: int) -> None:
     reader = EventReader.at_start(path)
     log = EventLog.open(path, limit=400, keep=50)
     got: list[int] = []
@@ -274,9 +270,7 @@ log.close()
 
 
 @times(quick=40_000, full=1_000_000)
-def test_row_33_another_process_is_followed_through_hundreds_of_rotations(
-    path: Path, figure: Note, count: int
-) -> None:
+def test_row_33_another_process_is_followed_through_hundreds_of_rotations(path: Path, figure: Note, count: int) -> None:
     limit = max(20_000, count // 10)  # as many files in either tier
     command = [sys.executable, "-c", WRITER, str(path), str(count), str(limit)]
     readers = [EventReader.at_start(path) for _ in range(2)]
@@ -329,9 +323,7 @@ def follow(rig: Rig) -> "subprocess.Popen[bytes]":
 
 
 @pytest.mark.parametrize("tail", [b"", b"\0" * 7, b"\0" * 70_000], ids=["cut", "7 nuls", "70,000 nuls"])
-def test_row_34_a_torn_line_is_cut_off_and_kept_aside_at_every_offset(
-    path: Path, figure: Note, tail: bytes
-) -> None:
+def test_row_34_a_torn_line_is_cut_off_and_kept_aside_at_every_offset(path: Path, figure: Note, tail: bytes) -> None:
     whole = line(0) + '{"n":1,"text":"caf\xe9 \u2028 \U0001f600","more":"xxxx"}\n'.encode()
     for cut in range(len(whole) + 1):
         path.write_bytes(whole[:cut] + tail)
@@ -343,9 +335,7 @@ def test_row_34_a_torn_line_is_cut_off_and_kept_aside_at_every_offset(
         stands = whole[:cut].count(b"\n")
         torn = whole[:cut].rpartition(b"\n")[2]
         assert [e["n"] for e in events if "n" in e] == [*range(stands), 2, 2], cut
-        assert [e["raw"] for e in events if "raw" in e] == (
-            [torn.decode("utf-8", "replace")] if torn else []
-        ), cut
+        assert [e["raw"] for e in events if "raw" in e] == ([torn.decode("utf-8", "replace")] if torn else []), cut
         assert b"\0" not in path.read_bytes()
     figure(f"{len(whole) + 1} offsets: 0 joined lines, every cut byte kept")
 
@@ -394,21 +384,15 @@ def test_row_35_a_flood_is_kept_whole_in_little_memory(tmp_path: Path, figure: N
     figure(f"{count * size} events, 0 lost, at {rate:,.0f} a second; the runner had {peak >> 20} MiB at most")
 
 
-BIG_RESULT = (
-    '{"type":"tool_execution_end","toolCallId":"1","toolName":"bash","result":{"content":[{"text":"%s"}]}}'
-)
+BIG_RESULT = '{"type":"tool_execution_end","toolCallId":"1","toolName":"bash","result":{"content":[{"text":"%s"}]}}'
 
 
 @pytest.mark.parametrize("step", ["a line", pytest.param("a tool", marks=pytest.mark.full)])
 @pytest.mark.timeout(900)
-def test_row_35_a_line_of_64_mib_passes_whole_in_little_memory(
-    tmp_path: Path, figure: Note, step: str
-) -> None:
+def test_row_35_a_line_of_64_mib_passes_whole_in_little_memory(tmp_path: Path, figure: Note, step: str) -> None:
     """From a tool the text comes six times: as its end, in messages, in the ends of the turn and of the run."""
     text, count = "x" * (64 << 20), 1 if step == "a line" else 3
-    one: dict[str, Any] = (
-        {"raw": BIG_RESULT % text} if step == "a line" else {"tool": "bash", "bytes": len(text)}
-    )
+    one: dict[str, Any] = {"raw": BIG_RESULT % text} if step == "a line" else {"tool": "bash", "bytes": len(text)}
     rig = fake_rig(tmp_path, [*([[one, "seen"]] * count), f"done\n{MARKER}"])
     rig.start("--log-size", "4G")
     peak = peak_until_end(rig, int(rig.paths.pid.read_text()))
@@ -435,9 +419,7 @@ def test_row_35_a_line_is_cut_at_lf_only_and_what_is_no_json_is_marked(tmp_path:
         "\u2028",
         "a\x0bb\x0cc\x1cd\x85e\u2029f",
     ]
-    rig = fake_rig(
-        tmp_path, [[*({"raw": raw} for raw in noise), {"raw": "y" * (3 << 20)}, f"fine\n{MARKER}"]]
-    )
+    rig = fake_rig(tmp_path, [[*({"raw": raw} for raw in noise), {"raw": "y" * (3 << 20)}, f"fine\n{MARKER}"]])
     rig.start()
     assert rig.wait_end()["status"] == "completed"
     kept = [e["raw"] for e in rig.of("ralph_unparsed")]
@@ -481,9 +463,7 @@ def test_row_36_ten_viewers_that_stand_still_change_nothing(tmp_path: Path, figu
             viewer.kill()
             viewer.communicate()
     seconds = (events[-1]["ralph"]["at"] - events[0]["ralph"]["at"]) / 1000
-    figure(
-        f"{count} events past 10 stopped viewers in {seconds:.1f} s; each of them showed all when it went on"
-    )
+    figure(f"{count} events past 10 stopped viewers in {seconds:.1f} s; each of them showed all when it went on")
 
 
 def _holds(pid: int, path: Path) -> bool:
@@ -561,17 +541,31 @@ GARBAGE = {
     "other JSON": b'[1,2]\n"text"\n12\nnull\n{}\n',
     "nested": b"[" * 100_000 + b"\n" + b'{"type":"message_end","a":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n",
     "wrong types": b"".join(
-        b'{"type":"%s","message":[],"iteration":"x","at":true,"id":{},"state":3,"ralph":[],"args":"x","result":1}\n' % kind
+        b'{"type":"%s","message":[],"iteration":"x","at":true,"id":{},"state":3,"ralph":[],"args":"x","result":1}\n'
+        % kind
         for kind in (
-            b"message_start", b"message_end", b"message_update", b"tool_execution_start", b"tool_execution_end", b"response",
-            b"ralph_iteration_start", b"ralph_iteration_end", b"ralph_command", b"ralph_status", b"ralph_ticket",
-            b"ralph_notice", b"ralph_loop_end", b"ralph_pi_exit", b"ralph_verify", b"ralph_unparsed",
+            b"message_start",
+            b"message_end",
+            b"message_update",
+            b"tool_execution_start",
+            b"tool_execution_end",
+            b"response",
+            b"ralph_iteration_start",
+            b"ralph_iteration_end",
+            b"ralph_command",
+            b"ralph_status",
+            b"ralph_ticket",
+            b"ralph_notice",
+            b"ralph_loop_end",
+            b"ralph_pi_exit",
+            b"ralph_verify",
+            b"ralph_unparsed",
         )
     ),
     "large numbers": b'{"type":"ralph_iteration_end","iteration":' + b"9" * 5000 + b',"at":1e999}\n',
     "an opening": b'{"type":"ralph_log_open","at":1,"base":99999999}\n',
     "a long line": b"x" * (3 << 20) + b"\n",
-}  # fmt: skip
+}
 
 
 def log_with(garbage: bytes) -> bytes:

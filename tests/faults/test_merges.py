@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ralph_rpc.git.leftovers import ticket_message
-from ralph_rpc.git.merge import Landed, Moved, Ready, Waits, land
-from ralph_rpc.git.update import Conflict
+from ralph_rpc.git.merge import Landed, Moved, Waits
+from ralph_rpc.git.trees import Conflict
 from tests.faults import git_victim, git_worker
 from tests.faults.conftest import Note
 from tests.faults.snapshot import Content, snapshot
@@ -114,9 +113,14 @@ def only_touched(project: Path) -> None:
 
 
 GOES_ON = [
-    nothing, changed_elsewhere, staged_and_changed_again_elsewhere, new_files_and_removed_ones_elsewhere,
-    all_of_it_there_already, all_of_it_staged_already, only_touched,
-]  # fmt: skip
+    nothing,
+    changed_elsewhere,
+    staged_and_changed_again_elsewhere,
+    new_files_and_removed_ones_elsewhere,
+    all_of_it_there_already,
+    all_of_it_staged_already,
+    only_touched,
+]
 OF_TICKET = {"a", "gone", "new", "new/b", "made.log"}
 
 
@@ -133,9 +137,7 @@ def test_row_41_a_checkout_goes_along_and_keeps_what_the_merge_does_not_meet(
     assert git(project, "rev-parse", "main").strip() == landed.commit
     after = of_person(project)
     ours = {str(project), *(str(project / name) for name in OF_TICKET), "index"}
-    assert {p: c for p, c in after.items() if p not in ours} == {
-        p: c for p, c in before.items() if p not in ours
-    }
+    assert {p: c for p, c in after.items() if p not in ours} == {p: c for p, c in before.items() if p not in ours}
     # Of the ticket all is there, and what was staged of other files is still staged, nothing else.
     assert git(project, "diff", "HEAD", "--name-only", "--", *OF_TICKET) == ""
     assert set(git(project, "diff", "--cached", "--name-only").split()) == set(names) - OF_TICKET
@@ -259,12 +261,25 @@ def changed_in_a_second_checkout(project: Path) -> str:
 
 
 WAITS = [
-    changed_in_the_way, staged_in_the_way, staged_in_the_way_though_the_file_is_new_already, deleted_in_the_way,
-    untracked_in_the_way, a_file_where_a_folder_must_be, a_folder_where_a_file_must_be,
-    a_link_to_elsewhere_where_a_folder_must_be, ignored_in_the_way, changed_though_it_will_be_removed,
-    changed_in_secret, a_merge_is_under_way, a_cherry_pick_is_under_way, a_rebase_is_under_way,
-    a_bisect_is_under_way, git_is_at_work, checked_out_twice, changed_in_a_second_checkout,
-]  # fmt: skip
+    changed_in_the_way,
+    staged_in_the_way,
+    staged_in_the_way_though_the_file_is_new_already,
+    deleted_in_the_way,
+    untracked_in_the_way,
+    a_file_where_a_folder_must_be,
+    a_folder_where_a_file_must_be,
+    a_link_to_elsewhere_where_a_folder_must_be,
+    ignored_in_the_way,
+    changed_though_it_will_be_removed,
+    changed_in_secret,
+    a_merge_is_under_way,
+    a_cherry_pick_is_under_way,
+    a_rebase_is_under_way,
+    a_bisect_is_under_way,
+    git_is_at_work,
+    checked_out_twice,
+    changed_in_a_second_checkout,
+]
 
 
 @pytest.mark.parametrize("situation", WAITS, ids=[situation.__name__ for situation in WAITS])
@@ -338,15 +353,14 @@ def test_row_41_a_target_that_a_person_has_moved_in_between_is_merged_with_not_o
     project: Path, checked_out: bool
 ) -> None:
     ticket = ready(project)
-    found = ticket.look()
-    assert isinstance(found, Ready)
+    built = ticket.look()
     write(project, "keep", "committed in between\n")
     git(project, "commit", "-qam", "mine")
     if not checked_out:
         git(project, "checkout", "-q", "--detach")
     mine = git(project, "rev-parse", "main").strip()
     before = of_person(project)
-    assert land(project, ticket.branch, "main", found.target, ticket_message("Merge", ticket.id)) == Moved()
+    assert ticket.land_built(built) == Moved()
     assert git(project, "rev-parse", "main").strip() == mine and of_person(project) == before
     assert isinstance(ticket.land(), Landed)
     assert git(project, "merge-base", "main", mine).strip() == mine
@@ -438,9 +452,7 @@ def test_row_43_a_ticket_s_worktree_that_is_gone_is_made_again_with_its_commits(
     figure("made again")
 
 
-def test_row_43_a_worktree_that_cannot_be_reached_for_a_while_is_not_pruned(
-    project: Path, tmp_path: Path
-) -> None:
+def test_row_43_a_worktree_that_cannot_be_reached_for_a_while_is_not_pruned(project: Path, tmp_path: Path) -> None:
     ticket = ready(project)
     ticket.write("unsaved", "work\n")
     ticket.path.rename(tmp_path / "away")
@@ -501,9 +513,7 @@ def check_all_is_merged_once(project: Path) -> None:
     assert git(project, "branch", "--format=%(refname:short)") == "main\n"
     assert len(git(project, "worktree", "list").splitlines()) == 1
     assert not list((project / ".ralph/x/worktrees").iterdir())
-    left = [
-        path for path in (project / ".git").rglob("*") if path.suffix in (".lock", ".index", ".new", ".move")
-    ]
+    left = [path for path in (project / ".git").rglob("*") if path.suffix in (".lock", ".index", ".new", ".move")]
     assert left == [project / ".git/ralph-rpc.lock"] and left[0].read_bytes() == b""
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from ralph_rpc.files import inbox
 from ralph_rpc.files.eventlog import EventLog
+from ralph_runner.guarded.process import Guarded
 from ralph_runner.pi.client import PiClient
-from ralph_runner.pi.process import Guarded
 from tests.faults.conftest import Note
 from tests.faults.gap_pi import Conversation, in_turn
 from tests.faults.tiers import times
@@ -127,9 +127,7 @@ def counting(rig: Rig) -> Path:
     """A file with a line for each pi that was started to work."""
     file = Path(rig.pi).with_name("tries")
     pi = Path(rig.pi)
-    pi.write_text(
-        pi.read_text().replace("\n", f'\ncase "$*" in *--version*) ;; *) echo >> {file};; esac\n', 1)
-    )
+    pi.write_text(pi.read_text().replace("\n", f'\ncase "$*" in *--version*) ;; *) echo >> {file};; esac\n', 1))
     return file
 
 
@@ -209,14 +207,9 @@ def full_and_told_to_stop(folder: Path) -> str:
     return f"the heart beats; a stop ends all within {time.monotonic() - began:.1f} s"
 
 
-def test_row_37_a_pi_with_a_full_stdin_counts_as_a_hang_and_a_stop_is_acted_on(
-    tmp_path: Path, figure: Note
-) -> None:
+def test_row_37_a_pi_with_a_full_stdin_counts_as_a_hang_and_a_stop_is_acted_on(tmp_path: Path, figure: Note) -> None:
     with ThreadPoolExecutor() as pool:
-        told = [
-            pool.submit(full_and_hanging, tmp_path / "hang"),
-            pool.submit(full_and_told_to_stop, tmp_path / "stop"),
-        ]
+        told = [pool.submit(full_and_hanging, tmp_path / "hang"), pool.submit(full_and_told_to_stop, tmp_path / "stop")]
         figure("; ".join(one.result() for one in told))
 
 

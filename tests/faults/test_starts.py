@@ -6,14 +6,16 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ralph_rpc import create
 from ralph_rpc.errors import AlreadyRunning, UsageError
-from ralph_rpc.files import locks
-from ralph_rpc.files.locks import Lock
+from ralph_rpc.files import atomic
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.loops import create
+from ralph_rpc.machine import locks
+from ralph_rpc.machine.locks import Lock
 from tests.cli import forged
 from tests.conftest import processes_with
 from tests.core.talk import config
@@ -41,10 +43,14 @@ def all_at_once(rig: Rig, commands: list[list[str]]) -> list[int]:
     running = [
         subprocess.Popen(
             ["sh", "-c", gate, "sh", *program, *command],
-            cwd=rig.project, env=rig.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            cwd=rig.project,
+            env=rig.env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         for command in commands
-    ]  # fmt: skip
+    ]
     for process in running:
         assert process.stdin is not None
         process.stdin.write(b"go\n")
@@ -60,7 +66,9 @@ def all_at_once(rig: Rig, commands: list[list[str]]) -> list[int]:
 def one_loop_lives(rig: Rig, archived: int) -> None:
     """It is whole, and nothing of the others is left."""
     ralph = rig.paths.dir.parent
-    assert {path.name for path in ralph.iterdir()} == {".gitignore", "x"} | ({".archive"} if archived else set())
+    assert {path.name for path in ralph.iterdir()} == {".git", ".gitignore", "x"} | (
+        {".archive"} if archived else set()
+    )
     assert len(list((ralph / ".archive").glob("*"))) == archived
     assert not [path for path in ralph.rglob("*") if path.name.startswith(".tmp")]
     assert sorted(path.name for path in rig.paths.inbox.iterdir()) == ["rejected"]
@@ -80,9 +88,7 @@ def test_row_20_of_twelve_starts_at_once_exactly_one_wins(tmp_path: Path, count:
     rig = crowd_rig(tmp_path)
     winners: set[int] = set()
     for turn in range(count):
-        codes = all_at_once(
-            rig, [["start", "x", "--pi", rig.pi, "-m", f"task {n}", "--json"] for n in range(AT_ONCE)]
-        )
+        codes = all_at_once(rig, [["start", "x", "--pi", rig.pi, "-m", f"task {n}", "--json"] for n in range(AT_ONCE)])
         assert sorted(codes) == [WON] + [REFUSED] * (AT_ONCE - 1)
         winners.add(codes.index(WON))
         assert rig.paths.task.read_text() == f"task {codes.index(WON)}"
@@ -112,13 +118,14 @@ def test_row_20_of_twelve_resumes_at_once_exactly_one_wins(tmp_path: Path, count
 STARTER = """
 import functools, json, sys
 from pathlib import Path
-from ralph_rpc import create
+from ralph_rpc.loops import create
 from ralph_rpc.errors import AlreadyRunning
-from ralph_rpc.files import locks
+from ralph_rpc.machine import locks
 from ralph_rpc.files.paths import LoopPaths
 
 # The patience is for viewers that look at the lock; it would only make every round longer.
-create.locks.acquire = functools.partial(locks.acquire, patience_s=0.02)
+quick = locks.acquire
+create.locks.acquire = lambda path, patience_s=0.02: quick(path, min(patience_s, 0.02))
 paths, config = LoopPaths.of(Path(sys.argv[1]), "x"), json.loads(sys.argv[2])
 made = None
 for order in sys.stdin:
@@ -214,10 +221,14 @@ def test_row_20_a_start_that_cannot_archive_the_earlier_run_puts_it_back(
     paths = earlier_run(tmp_path, "stopped")
     before = contents(paths.dir)
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    real = atomic.write_atomic
 
-    monkeypatch.setattr(shutil, "copy2", full)
+    def full(path: Path, *more: Any, **how: Any) -> None:
+        if ".archive" in path.parts:
+            raise OSError(28, "No space left on device")
+        real(path, *more, **how)
+
+    monkeypatch.setattr("ralph_rpc.loops.create.write_atomic", full)
     with pytest.raises(OSError, match="No space"):
         create.create(paths, config(), "another task", None)
     assert contents(paths.dir) == before and not list((tmp_path / ".ralph" / ".archive").iterdir())

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ralph_rpc.files import identity, locks
+from ralph_rpc.machine import identity, locks
+from ralph_runner.guarded import guard
 from ralph_runner.shell.orphans import sweep_orphans
 from tests.faults.conftest import Note
 from tests.faults.lives import GONE_S, fake_life, work
@@ -42,15 +43,13 @@ def forest(token: str, *, but: str = "", deaf: bool = False) -> str:
 
 def stop_everything_but_the_guard(token: str) -> None:
     for pid, command in survivors(token).items():
-        if "guard.py" not in command:
+        if guard.IN_MEMORY not in command:
             os.kill(pid, signal.SIGSTOP)
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
 @times(quick=1, full=8)
-def test_row_02_a_runner_killed_takes_its_tree_along(
-    token: str, count: int, stopped: bool, figure: Note
-) -> None:
+def test_row_02_a_runner_killed_takes_its_tree_along(token: str, count: int, stopped: bool, figure: Note) -> None:
     longest = 0.0
     for _ in range(count):
         with runner() as stand_in:
@@ -66,9 +65,7 @@ def test_row_02_a_runner_killed_takes_its_tree_along(
     figure(f"{count * AT_ONCE} deaf trees: 0 survivors, longest {longest:.2f} s")
 
 
-def test_row_22_the_tree_lock_is_held_until_the_tree_of_a_dead_runner_has_ended(
-    token: str, tmp_path: Path
-) -> None:
+def test_row_22_the_tree_lock_is_held_until_the_tree_of_a_dead_runner_has_ended(token: str, tmp_path: Path) -> None:
     lock = tmp_path / "tree.lock"
     with runner(lock) as stand_in:
         stand_in.order(f"spawn {forest(token)}")
@@ -76,7 +73,7 @@ def test_row_22_the_tree_lock_is_held_until_the_tree_of_a_dead_runner_has_ended(
         assert survivors(token) and locks.is_held(lock)
         until(lambda: not locks.is_held(lock), "the lock is free")
         # The guard itself may still be on its way out; what it guarded is not.
-        assert not [command for command in survivors(token).values() if "guard.py" not in command]
+        assert not [command for command in survivors(token).values() if guard.IN_MEMORY not in command]
 
 
 def open_inodes(pid: int) -> set[int]:
@@ -138,9 +135,7 @@ def test_row_04_a_guard_killed_leaves_its_tree_to_the_runner_which_ends_it(
     figure(f"{count * AT_ONCE} guards killed, deaf children below: 0 survivors, longest {longest:.2f} s")
 
 
-def test_row_04_the_sweep_after_a_killed_guard_spares_other_guards_and_the_runners_helpers(
-    token: str,
-) -> None:
+def test_row_04_the_sweep_after_a_killed_guard_spares_other_guards_and_the_runners_helpers(token: str) -> None:
     other = new_token()
     with nothing_of(other), runner() as stand_in:
         helper = stand_in.order("helper 300")["pid"]
@@ -176,9 +171,7 @@ def test_row_05_what_survives_runner_and_guard_is_ended_at_the_next_start(
     escaped = new_token()
     for _ in range(count):
         with nothing_of(escaped), runner(tmp_path / "tree.lock", marked) as stand_in:
-            code = (
-                f"{KINDS['env-wiped'].replace('TOKEN', escaped)} {forest(token, but='env-wiped', deaf=True)}"
-            )
+            code = f"{KINDS['env-wiped'].replace('TOKEN', escaped)} {forest(token, but='env-wiped', deaf=True)}"
             programs = [stand_in.order(f"spawn {code}") for _ in range(AT_ONCE)]
             victims = [stand_in.process.pid, *(program["guard"] for program in programs)]
             # Stopped first, so that none has time to act on another's death.

@@ -38,11 +38,7 @@ def test_modes_are_exact_under_any_umask(tmp_path: Path) -> None:
     write_atomic(ralph / "a" / "file", b"x")
     write_atomic(ralph / "a" / "shared", b"x", mode=0o644)
     assert [mode(p) for p in (ralph, ralph / "a", ralph / "a" / "b")] == [0o700] * 3
-    assert [mode(p) for p in (ralph / ".gitignore", ralph / "a/file", ralph / "a/shared")] == [
-        0o600,
-        0o600,
-        0o644,
-    ]
+    assert [mode(p) for p in (ralph / ".gitignore", ralph / "a/file", ralph / "a/shared")] == [0o600, 0o600, 0o644]
 
 
 def test_the_ralph_folder_ignores_itself_and_keeps_what_is_there(tmp_path: Path) -> None:
@@ -74,7 +70,7 @@ def test_a_death_at_any_step_leaves_the_old_content_or_the_new(tmp_path: Path) -
     assert path.read_bytes() == b"new" * 1000
 
 
-@pytest.mark.parametrize("fails", ["write", "fsync", "replace", "fchmod"])
+@pytest.mark.parametrize("fails", ["write", "fsync", "rename", "fchmod"])
 def test_a_failure_leaves_the_old_content_and_no_temporary_file(
     fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,9 +120,7 @@ def test_no_file_is_none() -> None:
     assert read_json_object(Path("/nowhere/at/all")) is None
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"null", b"\0" * 100, b"\xff", b"[" * 100_000, b'{"a": NaN}']
-)
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\0" * 100, b"\xff", b"[" * 100_000, b'{"a": NaN}'])
 def test_what_is_no_json_object_is_unreadable(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     path.write_bytes(content)

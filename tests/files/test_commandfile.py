@@ -13,29 +13,12 @@ from ralph_rpc.model.commands import VERBS, Verb
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_alone_or_with_anything_behind_a_dash_is_a_name(verb: Verb) -> None:
-    for name in (
-        f"{verb}.json",
-        f"{verb}-1.json",
-        f"{verb}-.json",
-        f"{verb}-a.b-c.json",
-        f"{verb}-\u00fc.json",
-    ):
+    for name in (f"{verb}.json", f"{verb}-1.json", f"{verb}-.json", f"{verb}-a.b-c.json", f"{verb}-\u00fc.json"):
         assert verb_of(name) == verb
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "steer",
-        "Steer.json",
-        "steer.JSON",
-        "steers.json",
-        "steer.json~",
-        "kill.json",
-        ".json",
-        "-steer.json",
-        "",
-    ],
+    "name", ["steer", "Steer.json", "steer.JSON", "steers.json", "steer.json~", "kill.json", ".json", "-steer.json", ""]
 )
 def test_any_other_name_is_none(name: str) -> None:
     assert verb_of(name) is None

@@ -14,6 +14,7 @@ import pytest
 
 from ralph_rpc.files.eventlog import TORN_KEPT, EventLog
 from ralph_rpc.files.eventreader import EventReader
+from ralph_rpc.machine import nofollow
 from tests.files.crash import deaths, dies
 
 BIG = 1 << 30
@@ -110,10 +111,7 @@ def test_rotation_keeps_the_newest_files_and_one_count_of_bytes(path: Path) -> N
     for n in range(60):
         offsets[log.append(line(n))] = n
     log.close()
-    assert sorted(file.name for file in path.parent.iterdir()) == [
-        path.name,
-        *(f"{path.name}.{i}" for i in (1, 2, 3)),
-    ]
+    assert sorted(file.name for file in path.parent.iterdir()) == [path.name, *(f"{path.name}.{i}" for i in (1, 2, 3))]
     reader = EventReader.at_start(path)
     kept = []
     while lines := reader.read():
@@ -172,9 +170,7 @@ def test_a_death_at_any_step_of_a_rotation_is_repaired(path: Path, before: int) 
     assert last > 20
 
 
-def test_a_rotation_that_fails_half_way_is_done_by_the_next_append(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rotation_that_fails_half_way_is_done_by_the_next_append(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = EventLog.open(path, limit=10, keep=3)
     log.append(line(0))
 
@@ -182,7 +178,7 @@ def test_a_rotation_that_fails_half_way_is_done_by_the_next_append(
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", broken)
+        patch.setattr(nofollow, "rename", broken)
         for _ in range(3):
             with pytest.raises(OSError, match="Input/output"):
                 log.append(line(1))
@@ -297,9 +293,7 @@ def test_a_full_disk_leaves_whole_lines_only_at_every_size(
         assert numbers(path) == [0, 1, 2]
 
 
-def test_events_of_the_runner_wait_for_room_and_come_in_order(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_events_of_the_runner_wait_for_room_and_come_in_order(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk(monkeypatch)
     log = EventLog.open(path, limit=BIG, keep=3)
     log.append(line(0))

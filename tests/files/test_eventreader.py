@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ralph_rpc.files.eventlog import EventLog
 from ralph_rpc.files.eventreader import EventReader
+from tests.effort import examples
 
 BIG = 1 << 30
 ROOT = Path(__file__).parents[2]
@@ -88,9 +89,7 @@ def test_a_line_of_many_megabytes_is_given_once_it_is_whole(path: Path, reader: 
     log.close()
 
 
-def test_a_long_line_that_is_abandoned_is_never_joined_to_what_follows(
-    path: Path, reader: EventReader
-) -> None:
+def test_a_long_line_that_is_abandoned_is_never_joined_to_what_follows(path: Path, reader: EventReader) -> None:
     log = EventLog.open(path, limit=BIG, keep=1)
     log.append(line(0))
     log.begin_line()
@@ -106,9 +105,7 @@ def test_a_long_line_that_is_abandoned_is_never_joined_to_what_follows(
     log.close()
 
 
-def test_a_line_is_given_while_another_long_one_is_unfinished_behind_it(
-    path: Path, reader: EventReader
-) -> None:
+def test_a_line_is_given_while_another_long_one_is_unfinished_behind_it(path: Path, reader: EventReader) -> None:
     log = EventLog.open(path, limit=BIG, keep=1)
     log.begin_line()
     log.extend(b"x" * 5000)
@@ -213,7 +210,7 @@ def test_an_offset_beyond_the_end_waits_there_and_one_that_was_dropped_is_counte
     log.close()
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(lines=st.integers(0, 130), limit=st.sampled_from([100, 300, BIG]), torn=st.booleans())
 def test_the_last_lines_are_found_across_files(
     tmp_path_factory: pytest.TempPathFactory, lines: int, limit: int, torn: bool

@@ -1,7 +1,6 @@
 """Both sides of the inbox. What is hostile in it is in tests/faults."""
 
 import errno
-import io
 import os
 import random
 import signal
@@ -17,8 +16,9 @@ from ralph_rpc.errors import UsageError
 from ralph_rpc.files.commandfile import MAX_BYTES
 from ralph_rpc.files.inbox import Claimed, Inbox, drop
 from ralph_rpc.files.journal import CommandJournal
+from ralph_rpc.machine import nofollow
+from ralph_rpc.machine.watch import ARRIVAL, Watch
 from ralph_rpc.model.commands import JournalLine
-from ralph_rpc.watch import ARRIVAL, Watch
 from tests.files.boxes import left, messages, settle
 from tests.files.crash import deaths, start
 from tests.rig import wait_for
@@ -39,11 +39,7 @@ def test_a_dropped_command_arrives_whole_and_is_gone_when_done(box: Path) -> Non
     inbox = Inbox(box)
     scan = inbox.scan(0.0)
     (claimed,) = scan.commands
-    assert (claimed.id, claimed.verb, claimed.body) == (
-        id,
-        "followup",
-        {"message": "a\nb \u2028", "when": "next"},
-    )
+    assert (claimed.id, claimed.verb, claimed.body) == (id, "followup", {"message": "a\nb \u2028", "when": "next"})
     assert claimed.path.name == claimed.file == left(box)[0]
     assert claimed.file.startswith(".claimed-")
     assert (scan.rejected, scan.retry) == ([], False)
@@ -108,17 +104,20 @@ def test_an_empty_file_is_not_taken_before_it_was_still_for_a_second(box: Path) 
 
 
 def test_commands_come_in_order_of_time_and_control_overtakes_messages(box: Path) -> None:
-    for n, name in enumerate(
-        ["steer-z", "followup-a", "resume-m", "steer-a", "stop-1", "abort-2", "pause-0"]
-    ):
+    for n, name in enumerate(["steer-z", "followup-a", "resume-m", "steer-a", "stop-1", "abort-2", "pause-0"]):
         file = box / f"{name}.json"
         file.write_text(f'{{"message":"{name}"}}')
         os.utime(file, ns=(n, n))
     scan = Inbox(box).scan(0.0)
     assert [c.path.name.split("-", 3)[3] for c in scan.commands] == [
-        "stop-1.json", "abort-2.json", "pause-0.json", "steer-z.json", "followup-a.json", "resume-m.json",
+        "stop-1.json",
+        "abort-2.json",
+        "pause-0.json",
+        "steer-z.json",
+        "followup-a.json",
+        "resume-m.json",
         "steer-a.json",
-    ]  # fmt: skip
+    ]
 
 
 def test_commands_of_one_instant_come_in_the_order_of_their_names(box: Path) -> None:
@@ -143,7 +142,7 @@ def test_a_writer_that_changes_the_file_while_it_is_claimed_is_waited_for(
     """`echo … > steer.json` opens by name, so it can hit the file just before the rename."""
     (box / "steer.json").write_bytes(b'{"message":"first"}')
     writer = (box / "steer.json").open("r+b", buffering=0)
-    real = os.rename
+    real = nofollow.rename
 
     def rename(source: Any, target: Any) -> None:
         writer.truncate(0)
@@ -151,7 +150,7 @@ def test_a_writer_that_changes_the_file_while_it_is_claimed_is_waited_for(
 
     inbox = Inbox(box)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", rename)
+        patch.setattr(nofollow, "rename", rename)
         scan = inbox.scan(0.0)
     assert (scan.commands, scan.rejected, scan.retry) == ([], [], True)
     assert inbox.scan(0.5).retry
@@ -167,15 +166,16 @@ def test_a_writer_that_goes_on_in_the_instant_of_judgement_is_waited_for(
     file.write_bytes(b'{"mess')
     inbox = Inbox(box)
     assert inbox.scan(0.0).retry
-    real = os.open
+    real = nofollow.open_fd
 
-    def late(path: Any, *more: Any) -> int:
-        with io.open(file, "ab") as writer:  # noqa: UP020  Path.open would come here again
-            writer.write(b"age")
-        monkeypatch.undo()
-        return real(path, *more)
+    def late(path: Any, *more: Any, **how: Any) -> int:
+        if str(path) == str(file):
+            with file.open("ab") as writer:
+                writer.write(b"age")
+            monkeypatch.undo()
+        return real(path, *more, **how)
 
-    monkeypatch.setattr(os, "open", late)
+    monkeypatch.setattr(nofollow, "open_fd", late)
     assert inbox.scan(1.0) == ([], [], True)
     with file.open("ab") as writer:
         writer.write(b'":"m"}')
@@ -185,8 +185,13 @@ def test_a_writer_that_goes_on_in_the_instant_of_judgement_is_waited_for(
 def journaled(claimed: Claimed) -> JournalLine:
     """What a runner writes down of a command."""
     line: JournalLine = {
-        "at": 0, "id": claimed.id, "command": claimed.verb, "state": "received", "body": claimed.body, "file": claimed.file,
-    }  # fmt: skip
+        "at": 0,
+        "id": claimed.id,
+        "command": claimed.verb,
+        "state": "received",
+        "body": claimed.body,
+        "file": claimed.file,
+    }
     return line if claimed.origin is None else {**line, "origin": claimed.origin}
 
 
@@ -235,9 +240,7 @@ def test_a_claimed_name_by_which_alone_a_file_is_known_is_durable_before_it_is_t
 
 
 @pytest.mark.parametrize("verb", ["steer", "stop"])
-def test_a_command_written_into_a_file_that_was_taken_meanwhile_is_a_command_of_its_own(
-    box: Path, verb: str
-) -> None:
+def test_a_command_written_into_a_file_that_was_taken_meanwhile_is_a_command_of_its_own(box: Path, verb: str) -> None:
     (box / f"{verb}.json").write_bytes(b'{"message":"first","when":"now"}')
     with (box / f"{verb}.json").open("r+b", buffering=0) as writer:
         inbox = Inbox(box)
@@ -277,7 +280,9 @@ def test_a_file_is_not_claimed_before_it_is_whole(box: Path, content: str) -> No
     assert left(box) == ["steer.json"]
 
 
-@pytest.mark.parametrize("name", ["steer-1.json", "note.json", ".steer.json", "gone.json", "steer.json", "stop.json", ""])
+@pytest.mark.parametrize(
+    "name", ["steer-1.json", "note.json", ".steer.json", "gone.json", "steer.json", "stop.json", ""]
+)
 def test_what_cannot_be_overwritten_or_is_no_file_is_left_to_the_scan(box: Path, name: str) -> None:
     (box / "steer.json").symlink_to("steer-1.json")
     os.mkfifo(box / "stop.json")
@@ -293,7 +298,7 @@ def test_a_file_that_was_overwritten_while_it_was_claimed_is_read_again(
 ) -> None:
     (box / "steer.json").write_text('{"message":"first"}')
     (box / ".new").write_text('{"message":"later"}')
-    real = os.rename
+    real = nofollow.rename
 
     def rename(source: Any, target: Any) -> None:
         real(box / ".new", box / "steer.json")
@@ -301,7 +306,7 @@ def test_a_file_that_was_overwritten_while_it_was_claimed_is_read_again(
 
     inbox = Inbox(box)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", rename)
+        patch.setattr(nofollow, "rename", rename)
         inbox.claim("steer.json")
     (claimed,) = inbox.scan(0.0).commands
     assert (claimed.body, claimed.origin) == ({"message": "later"}, None)
@@ -350,9 +355,7 @@ def test_a_name_that_is_no_command_is_rejected_when_it_was_still(box: Path, name
     assert left(box) == []
 
 
-@pytest.mark.parametrize(
-    "raw", [b"steer-\xff\xfe.json", b"steer-" + b"y" * 244 + b".json", b"steer-\n\x1b[31m.json"]
-)
+@pytest.mark.parametrize("raw", [b"steer-\xff\xfe.json", b"steer-" + b"y" * 244 + b".json", b"steer-\n\x1b[31m.json"])
 def test_a_strange_name_of_a_good_command_does_not_matter(box: Path, raw: bytes) -> None:
     (box / os.fsdecode(raw)).write_text('{"message":"m"}')
     (claimed,) = Inbox(box).scan(0.0).commands
@@ -365,7 +368,7 @@ def test_a_strange_name_of_a_good_command_does_not_matter(box: Path, raw: bytes)
 def test_a_file_that_may_not_be_read_is_rejected(box: Path) -> None:
     (box / "stop.json").write_text("{}")
     (box / "stop.json").chmod(0)
-    assert "may not be read" in settle(Inbox(box))[1][0].reason
+    assert "cannot be read" in settle(Inbox(box))[1][0].reason
 
 
 def test_a_message_of_just_the_allowed_size_is_taken(box: Path) -> None:
@@ -405,13 +408,11 @@ def test_waiting_files_do_not_keep_good_ones_from_being_taken(box: Path) -> None
     assert len(settle(inbox)[1]) == 300
 
 
-def test_trouble_of_the_disk_is_raised_and_nothing_is_lost(
-    box: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trouble_of_the_disk_is_raised_and_nothing_is_lost(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(3):
         drop(box, "steer", {"message": str(n)})
     inbox = Inbox(box)
-    real = os.rename
+    real = nofollow.rename
     calls = 0
 
     def rename(source: Any, target: Any) -> None:
@@ -422,7 +423,7 @@ def test_trouble_of_the_disk_is_raised_and_nothing_is_lost(
         real(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", rename)
+        patch.setattr(nofollow, "rename", rename)
         first = inbox.scan(0.0).commands
         assert messages(first) == ["0"]
         inbox.done(first[0])
@@ -520,3 +521,22 @@ def test_fifty_kills_at_random_instants_lose_and_double_nothing(box: Path, tmp_p
     assert len(handed_on) == len(set(handed_on)), "done twice"
     # The receipt is durable before the command is handed on; what a kill leaves in between is in the journal.
     assert len(sent) - 50 <= len(handed_on) <= len(sent)
+
+
+def test_a_file_with_a_second_name_is_not_taken_while_it_has_one(box: Path) -> None:
+    (box.parent / "elsewhere.json").write_text('{"message": "m"}')
+    (box / "steer.json").hardlink_to(box.parent / "elsewhere.json")
+    inbox = Inbox(box)
+    assert (inbox.scan(0.0).commands, inbox.scan(0.5).commands) == ([], [])
+    inbox.claim("steer.json")
+    assert left(box) == ["steer.json"]
+    (box.parent / "elsewhere.json").unlink()
+    assert messages(inbox.scan(0.6).commands) == ["m"]
+
+
+def test_a_file_that_keeps_its_second_name_is_rejected(box: Path) -> None:
+    (box.parent / "elsewhere.json").write_text('{"message": "m"}')
+    (box / "steer.json").hardlink_to(box.parent / "elsewhere.json")
+    commands, rejected = settle(Inbox(box))
+    assert commands == [] and "hard link" in rejected[0].reason
+    assert (box.parent / "elsewhere.json").read_text() == '{"message": "m"}'

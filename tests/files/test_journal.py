@@ -20,9 +20,13 @@ def path(tmp_path: Path) -> Path:
 
 def received(id: str, message: str = "m") -> JournalLine:
     return {
-        "at": 1, "id": id, "command": "steer", "state": "received", "body": {"message": message},
+        "at": 1,
+        "id": id,
+        "command": "steer",
+        "state": "received",
+        "body": {"message": message},
         "file": f".claimed-{id}",
-    }  # fmt: skip
+    }
 
 
 def step(id: str, state: JournalState) -> JournalLine:
@@ -48,7 +52,7 @@ def test_open_commands_are_those_that_have_not_ended_in_order_of_receipt(path: P
         journal.append(received(id), durable=True)
     journal.append(step("b", "sent"), durable=True)
     journal.append(step("c", "sent"), durable=True)
-    journal.append(step("c", "accepted"), durable=False)
+    journal.append(step("c", "queued"), durable=False)
     journal.append(step("a", "delivered"), durable=True)
     journal.append(step("d", "rejected"), durable=True)
     journal.append(step("e", "expired"), durable=True)
@@ -67,6 +71,16 @@ def test_open_commands_are_those_that_have_not_ended_in_order_of_receipt(path: P
     again.close()
 
 
+def test_a_journal_of_0_1_that_says_accepted_is_read_as_queued(path: Path) -> None:
+    write(path, {**received("a"), "body": {"message": "m" * COMPACT_ABOVE}}, step("a", "queued"))
+    path.write_bytes(path.read_bytes().replace(b'"queued"', b'"accepted"'))
+    journal = CommandJournal.open(path)
+    assert [command.sent for command in journal.open_commands()] == [True]
+    journal.close()
+    written = path.read_bytes()  # anew, for its size
+    assert b'"queued"' in written and b'"accepted"' not in written
+
+
 def test_a_command_received_again_after_its_end_stays_ended(path: Path) -> None:
     write(path, received("a"), step("a", "delivered"), received("a"))
     assert open_ids(path) == []
@@ -83,9 +97,7 @@ def test_a_torn_tail_is_cut_before_anything_is_appended(path: Path) -> None:
             assert path.read_bytes().count(b"\n") == whole[:cut].count(b"\n") + 1
 
 
-@pytest.mark.parametrize(
-    "damage", [b"\0\0\0\n", b"null\n", b"[1]\n", b"{}\n", b'{"id":1}\n', b"\xff\n", b"\n"]
-)
+@pytest.mark.parametrize("damage", [b"\0\0\0\n", b"null\n", b"[1]\n", b"{}\n", b'{"id":1}\n', b"\xff\n", b"\n"])
 def test_a_damaged_line_hides_no_other(path: Path, damage: bytes) -> None:
     write(path, received("a"))
     with path.open("ab") as file:

@@ -10,8 +10,9 @@ import orjson
 import pytest
 
 from ralph_rpc.clock import iso, now_ms
-from ralph_rpc.files import identity, registry
+from ralph_rpc.files import registry
 from ralph_rpc.files.paths import registry_dir
+from ralph_rpc.machine import identity
 from ralph_rpc.model.registry import RegistryEntry
 
 
@@ -108,9 +109,7 @@ def test_long_paths_are_cut_to_names_that_every_file_system_takes(length: int, l
     cwds = ["/" + letter * (length // len(letter.encode())) + tail for tail in ("/b", "-b")]
     paths = [registry.publish(None, entry(cwd, "n" * 64)) for cwd in cwds]
     assert len(set(paths)) == 2
-    assert [
-        registry.publish(path, entry(cwd, "n" * 64)) for path, cwd in zip(paths, cwds, strict=True)
-    ] == paths
+    assert [registry.publish(path, entry(cwd, "n" * 64)) for path, cwd in zip(paths, cwds, strict=True)] == paths
     assert [registry.entry_path(Path(cwd), "n" * 64) for cwd in cwds] == paths
     assert max(len(os.fsencode(path.name)) for path in paths) <= 255
     assert len(listed()) == 2

@@ -22,7 +22,10 @@ def test_closed_folders_go_and_what_is_linked_to_stays(tmp_path: Path, mode: int
     for folder in (tree / "one/two", tree / "one", tree, outside):
         folder.chmod(mode)
     done = subprocess.run(
-        [*FOR_WHOM_MODES_COUNT, sys.executable, "-P", "-c", REMOVE, str(tree)], check=False, capture_output=True, text=True
+        [*FOR_WHOM_MODES_COUNT, sys.executable, "-P", "-c", REMOVE, str(tree)],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert not tree.exists()

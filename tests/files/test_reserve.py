@@ -10,6 +10,7 @@ import pytest
 from ralph_rpc.files import reserve
 from ralph_rpc.files.eventlog import EventLog
 from ralph_rpc.files.reserve import SIZE, Reserve, lacks_room
+from ralph_rpc.machine import nofollow
 
 BIG = 1 << 30
 
@@ -24,11 +25,11 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
         self.room = BIG
-        self._write, self._unlink, self._place = os.write, Path.unlink, place
+        self._write, self._unlink, self._place = os.write, nofollow.unlink, place
         self._ftruncate = os.ftruncate
         monkeypatch.setattr(os, "write", self._limited)
         monkeypatch.setattr(os, "ftruncate", self._cut)
-        monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: self._freed(path, missing_ok))
+        monkeypatch.setattr(nofollow, "unlink", lambda path, missing_ok=False: self._freed(path, missing_ok))
 
     def _limited(self, fd: int, data: bytes) -> int:
         if self.room == 0:
@@ -74,8 +75,14 @@ def test_the_last_room_of_a_disk_is_not_taken(place: Path, monkeypatch: pytest.M
 
 
 def test_what_is_no_lack_of_room_is_raised(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        Reserve(tmp_path / "gone" / ".reserve").take()
+    (tmp_path / "file").touch()
+    (tmp_path / ".reserve").symlink_to(tmp_path / "file")
+    with pytest.raises(OSError, match="links are not followed"):
+        Reserve(tmp_path / ".reserve").take()
+
+
+def test_where_the_folder_is_gone_there_is_nothing_to_hold(tmp_path: Path) -> None:
+    assert Reserve(tmp_path / "gone" / ".reserve").take()
 
 
 def test_a_limit_on_the_size_of_files_counts_as_a_lack_of_room(place: Path) -> None:

@@ -69,8 +69,8 @@ def test_one_of_another_user_stays_and_another_is_made(loop: LoopPaths, monkeypa
 
 
 def test_one_that_cannot_be_removed_is_no_reason_not_to_work(loop: LoopPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
+    def refuse(path: str, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", path)
 
     place = tempdir.make(loop, None)
     monkeypatch.setattr("shutil.rmtree", refuse)

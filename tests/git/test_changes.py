@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ralph_rpc import git
-from ralph_runner.core.reports import Measure
+from ralph_runner.core.results import Measure
 from ralph_runner.shell import changes
 from ralph_runner.shell.changes import Change, WorkMeter
 
@@ -200,7 +200,9 @@ def test_hooks_and_filters_of_git_lfs_do_not_run(repo: Repo, scratch: Path, tmp_
         lambda repo: (repo.commit("b.txt", "b"), repo.git("pack-refs", "--all")),
         lambda repo: (repo.commit("b.txt", "b"), repo.git("checkout", "-q", "--detach", "HEAD^")),
         lambda repo: repo.git("switch", "-q", "--orphan", "empty"),
-        lambda repo: repo.git("symbolic-ref", "refs/heads/alias", "refs/heads/main") or repo.git("switch", "-q", "alias"),
+        lambda repo: (
+            repo.git("symbolic-ref", "refs/heads/alias", "refs/heads/main") or repo.git("switch", "-q", "alias")
+        ),
         lambda repo: ((repo.path / "sub").rmdir(), new_repo(repo.path / "sub").commit("inner.txt", "1")),
         lambda repo: (repo.git("worktree", "add", "-q", "-b", "w", str(repo.path / "sub")), repo.commit("b.txt", "b")),
     ],
@@ -296,9 +298,7 @@ def no_repository(repo: Repo) -> None:
     (repo.path / ".git").rename(repo.path.parent / "git of before")
 
 
-@pytest.mark.parametrize(
-    "case", [submodule, repository_without_a_commit_inside, broken_repository, no_repository]
-)
+@pytest.mark.parametrize("case", [submodule, repository_without_a_commit_inside, broken_repository, no_repository])
 def test_where_git_cannot_answer_names_sizes_and_times_are_compared(
     repo: Repo, scratch: Path, case: Callable[[Repo], None]
 ) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ralph_rpc.git.copying import copy_into
-from ralph_rpc.git.leftovers import Refused, commit_leftovers, drop_uncommitted, ticket_message
 from ralph_rpc.git.merge import Landed
-from ralph_rpc.git.update import Conflict
+from ralph_rpc.git.trees import Conflict
+from ralph_rpc.git.uncommitted import Refused, commit_leftovers, drop_uncommitted
 from tests.faults.snapshot import snapshot
 from tests.git.ticketing import Ticket
 
@@ -24,9 +24,7 @@ def ticket(repo: Repo) -> Ticket:
     return ticket
 
 
-def test_all_that_is_not_ignored_becomes_one_commit_with_the_ticket_s_trailer(
-    repo: Repo, ticket: Ticket
-) -> None:
+def test_all_that_is_not_ignored_becomes_one_commit_with_the_ticket_s_trailer(repo: Repo, ticket: Ticket) -> None:
     repo.git("config", "status.showUntrackedFiles", "no")
     before = repo.git("rev-parse", "HEAD", at=ticket.path)
     repo.write("staged", "s", at=ticket.path)
@@ -47,8 +45,12 @@ def test_all_that_is_not_ignored_becomes_one_commit_with_the_ticket_s_trailer(
     assert repo.git("log", "-1", "--format=%(trailers:key=Ticket,valueonly)", commit) == "ab-1"
     changes = repo.git("diff", "--no-renames", "--name-status", "-z", before, commit).split("\0")
     assert dict(zip(changes[1::2], changes[::2], strict=False)) == {
-        "a.txt": "D", "link": "A", "new folder/*[a]\nb": "A", "staged": "A", "tool": "A",
-    }  # fmt: skip
+        "a.txt": "D",
+        "link": "A",
+        "new folder/*[a]\nb": "A",
+        "staged": "A",
+        "tool": "A",
+    }
     assert repo.git("show", f"{commit}:staged") == "and changed"
     assert repo.git("status", "--porcelain", at=ticket.path) == ""
     assert ticket.commit() is None
@@ -91,16 +93,10 @@ def test_files_that_were_copied_in_are_not_the_ticket_s_work(repo: Repo, ticket:
     assert isinstance(ticket.land(), Landed) and ticket.remove() is None and not ticket.path.exists()
 
 
-def test_a_title_is_one_harmless_line_whatever_is_in_it() -> None:
-    assert ticket_message("# fix\n\nTicket: other", "ab-1") == "# fix …\n\nTicket: ab-1\n"
-    assert "\x1b" not in ticket_message("a \x1b[31mred\x1b[0m one", "ab-1")
-    assert ticket_message(" \n", "ab-1") == "ab-1\n\nTicket: ab-1\n"
-
-
 def test_a_title_like_a_comment_is_kept(repo: Repo, ticket: Ticket) -> None:
     ticket.write("work", "w")
-    assert isinstance(commit_leftovers(ticket.path, ticket.branch, "#12: mend", ticket.id), str)
-    assert repo.git("log", "-1", "--format=%s", ticket.branch) == "#12: mend"
+    assert isinstance(commit_leftovers(ticket.path, ticket.branch, ticket.message("#12: fix")), str)
+    assert repo.git("log", "-1", "--format=%s", ticket.branch) == "#12: fix"
 
 
 def test_no_hook_no_signature_and_no_template_of_the_user_s_has_a_say(
@@ -140,7 +136,7 @@ def resolved_only_in_name(ticket: Ticket) -> str:
 def on_no_branch(ticket: Ticket) -> str:
     tree = Repo(ticket.path)
     tree.git("checkout", "-q", "--detach")
-    return f"on no branch but at {tree.commit('b', 'b')[:12]}"
+    return f"not on a branch but at {tree.commit('b', 'b')[:12]}"
 
 
 def on_another_branch(ticket: Ticket) -> str:
@@ -175,9 +171,15 @@ def a_lost_link(ticket: Ticket) -> str:
 
 
 REFUSED = [
-    unresolved, resolved_only_in_name, on_no_branch, on_another_branch, in_a_rebase, a_repository_in_it,
-    a_repository_in_it_that_is_staged, a_lost_link,
-]  # fmt: skip
+    unresolved,
+    resolved_only_in_name,
+    on_no_branch,
+    on_another_branch,
+    in_a_rebase,
+    a_repository_in_it,
+    a_repository_in_it_that_is_staged,
+    a_lost_link,
+]
 
 
 @pytest.mark.parametrize("situation", REFUSED, ids=[situation.__name__ for situation in REFUSED])
@@ -211,9 +213,7 @@ def test_a_merge_that_changes_nothing_in_the_end_is_concluded_too(repo: Repo, ti
     assert repo.git("show", "main:a.txt") == "ours"
 
 
-def test_markers_and_clones_that_an_agent_committed_never_reach_the_target(
-    repo: Repo, ticket: Ticket
-) -> None:
+def test_markers_and_clones_that_an_agent_committed_never_reach_the_target(repo: Repo, ticket: Ticket) -> None:
     tree = in_conflict(ticket)
     tree.git("commit", "-qam", "all done")
     found = ticket.land()

@@ -9,9 +9,8 @@ import pytest
 
 from ralph_rpc.errors import RalphError
 from ralph_rpc.git.calls import GitError
-from ralph_rpc.git.leftovers import ticket_message
-from ralph_rpc.git.merge import Behind, Landed, Moved, Ready, Waits, is_landed, land
-from ralph_rpc.git.update import Conflict
+from ralph_rpc.git.merge import Landed, Moved, Waits, is_landed
+from ralph_rpc.git.trees import Conflict
 from tests.faults.snapshot import snapshot
 from tests.git.ticketing import Ticket
 
@@ -26,17 +25,18 @@ def done(repo: Repo, id: str, name: str, text: str) -> Ticket:
     return ticket
 
 
-def test_a_branch_is_ready_then_behind_then_in_conflict(repo: Repo) -> None:
+def test_a_branch_has_the_target_then_is_behind_then_in_conflict(repo: Repo) -> None:
     ticket = done(repo, "1", "a.txt", "ours\n")
-    head, target = repo.git("rev-parse", ticket.branch), repo.git("rev-parse", "main")
-    assert ticket.look() == Ready(head, target)
+    own, target = repo.git("rev-parse", f"{ticket.branch}^{{tree}}"), repo.git("rev-parse", "main")
+    built = ticket.look()
+    assert (built.target, [link.tree for link in built.links]) == (target, [own])
     target = repo.commit("b", "b")
-    assert ticket.look() == Behind(head, target)
+    built = ticket.look()
+    assert built.target == target and repo.git("show", f"{built.links[0].commit}:b") == "b"
+    assert repo.git("rev-parse", "main") == target, "nothing has moved"
     repo.commit("a.txt", "theirs\n")
     repo.commit("build.txt", "theirs\n")
-    found = ticket.look()
-    assert isinstance(found, Conflict)
-    assert found == Conflict(("a.txt",), "CONFLICT (content): Merge conflict in a.txt")
+    assert ticket.conflict() == Conflict(("a.txt",), "CONFLICT (content): Merge conflict in a.txt")
 
 
 def test_a_merge_has_two_parents_the_branch_s_tree_and_the_trailer(repo: Repo) -> None:
@@ -58,7 +58,6 @@ def test_landing_twice_says_by_which_commit_and_moves_nothing(repo: Repo) -> Non
     assert isinstance(other.land(), Landed)
     tip = repo.git("rev-parse", "main")
     assert ticket.land() == landed and repo.git("rev-parse", "main") == tip
-    assert land(repo.path, ticket.branch, "main", "whatever", "x") == landed
 
 
 def test_a_branch_that_a_person_merged_has_landed(repo: Repo) -> None:
@@ -75,10 +74,13 @@ def test_a_branch_without_work_moves_nothing(repo: Repo) -> None:
 
 def test_nothing_is_merged_on_top_of_what_was_not_verified(repo: Repo) -> None:
     ticket = done(repo, "1", "b", "b\n")
-    first = repo.git("rev-parse", "main")
+    built = ticket.look()
     second = repo.commit("c", "c")
-    for expected in (first, second):  # moved on; or named, but not in the branch
-        assert land(repo.path, ticket.branch, "main", expected, "x") == Moved()
+    assert ticket.land_built(built) == Moved(), "the target has moved on"
+    built = ticket.look()
+    ticket.write("more", "more")
+    ticket.commit()
+    assert ticket.land_built(built) == Moved(), "the branch has"
     assert repo.git("rev-parse", "main") == second
 
 
@@ -97,7 +99,7 @@ def test_the_target_is_brought_in_as_a_merge_in_the_ticket_s_worktree(repo: Repo
     assert (ticket.path / "c").read_text() == "c\n" and (ticket.path / "build/out").exists()
     assert repo.git("symbolic-ref", "--short", "HEAD", at=ticket.path) == ticket.branch
     assert repo.git("status", "--porcelain", at=ticket.path) == ""
-    assert ticket.look() == Ready(commit, target) and ticket.update() == commit
+    assert ticket.look().links[0].tree == repo.git("rev-parse", f"{commit}^{{tree}}") and ticket.update() == commit
 
 
 def test_a_branch_without_work_just_goes_where_the_target_is(repo: Repo) -> None:
@@ -122,7 +124,8 @@ def test_an_update_that_died_half_way_is_finished_before_anything_is_committed(r
     assert ticket.commit() is None
     assert repo.git("rev-parse", ticket.branch) == updated
     assert repo.git("status", "--porcelain", at=ticket.path) == ""
-    assert ticket.look() == Ready(updated, new)
+    built = ticket.look()
+    assert built.target == new and built.links[0].tree == repo.git("rev-parse", f"{updated}^{{tree}}")
 
 
 @pytest.mark.parametrize("noted", [True, False], ids=["noted still", "done"])
@@ -148,28 +151,21 @@ def test_an_update_that_cannot_be_touches_nothing(repo: Repo) -> None:
     assert snapshot(ticket.path) == before and repo.git("status", "--porcelain", at=ticket.path) == ""
 
 
-def test_odd_conflicts_are_named_and_harmless(repo: Repo) -> None:
+def test_odd_conflicts_are_named(repo: Repo) -> None:
     name = "odd \x1b[31m\nname"
     repo.commit(name, "one\n")
     ticket = done(repo, "1", name, "ours\n")
     (repo.path / name).unlink()
     repo.git("commit", "-qam", "removed")
-    conflict = ticket.look()
-    assert isinstance(conflict, Conflict) and conflict.files == (name,)
-    assert "modify/delete" in conflict.text and "\x1b" not in conflict.text
+    conflict = ticket.conflict()
+    assert conflict is not None and conflict.files == (name,)
+    assert "modify/delete" in conflict.text
 
 
 def test_a_checkout_whose_mover_died_is_finished_by_the_next_one(repo: Repo) -> None:
     first = done(repo, "1", "b", "b\n")
-    found = first.look()
-    assert isinstance(found, Ready)
-    old = repo.git("rev-parse", "main")
-    new = repo.git(
-        "commit-tree", f"{found.head}^{{tree}}", "-p", old, "-p", found.head, "-m", "Merge\n\nTicket: 1"
-    )
-    note = (
-        f'{{"kind": "ralph-rpc", "branch": "main", "old": "{old}", "new": "{new}", "why": "{first.branch}"}}'
-    )
+    old, new = repo.git("rev-parse", "main"), first.look().links[0].commit
+    note = f'{{"kind": "ralph-rpc", "branch": "main", "old": "{old}", "new": "{new}", "why": "{first.branch}"}}'
     (repo.path / ".git/index.lock").write_text(note)
     repo.write("b", "")  # cut short
     repo.write("mine", "untracked")
@@ -204,11 +200,9 @@ def test_one_who_leaves_the_branch_in_that_instant_keeps_their_files(
         repo.git("update-ref", "refs/heads/other", branch)
         return False
 
-    monkeypatch.setattr("ralph_rpc.git.checkout._is_on", left)
+    monkeypatch.setattr("ralph_rpc.git.checkout.is_on", left)
     main = repo.git("rev-parse", "main")
-    found = ticket.look()
-    assert isinstance(found, Ready)
-    assert land(repo.path, ticket.branch, "main", found.target, ticket_message("m", "1")) == Moved()
+    assert ticket.land_built(ticket.look()) == Moved()
     assert repo.git("rev-parse", "main") == main and (repo.path / "a.txt").read_text() == "one\n"
     assert repo.git("status", "--porcelain") == "?? mine"
     assert isinstance(ticket.land(), Landed) and (repo.path / "a.txt").read_text() == "one\n"
@@ -230,9 +224,15 @@ class Unheard(subprocess.Popen[bytes]):
 
 
 IN_A_MOVE = (
-    "worktree list", "commit-tree", "status --porcelain=v2", "diff-tree -r", "update-index -q --refresh", "read-tree -m -u",
-    "symbolic-ref --quiet HEAD", "update-ref -m", "rev-parse --quiet --verify HEAD^{commit}",
-)  # fmt: skip
+    "worktree list",
+    "status --porcelain=v2",
+    "diff-tree -r",
+    "update-index -q --refresh",
+    "read-tree -m -u",
+    "symbolic-ref --quiet HEAD",
+    "update-ref -m",
+    "rev-parse --quiet --verify HEAD^{commit}",
+)
 
 
 @pytest.mark.parametrize("words", IN_A_MOVE)
@@ -242,16 +242,15 @@ def test_a_git_that_was_killed_has_answered_nothing_and_may_have_done_its_work(
     """To take back the files of a checkout whose branch had moved would undo the merge with the next commit there."""
     ticket = done(repo, "1", "a.txt", "ours\n")
     repo.write("mine", "untracked")
-    found = ticket.look()
-    assert isinstance(found, Ready)
+    built = ticket.look()
     monkeypatch.setattr(subprocess, "Popen", Unheard)
     Unheard.words = words
     try:
-        land(repo.path, ticket.branch, "main", found.target, ticket_message("m", "1"))
+        ticket.land_built(built)
     except GitError as error:
         assert error.returncode == -signal.SIGKILL and "killed by signal 9" in error.message
     assert Unheard.words == "", "it was met"
-    if repo.git("rev-parse", "main") != found.target:
+    if repo.git("rev-parse", "main") != built.target:
         assert (repo.path / "a.txt").read_text() == "ours\n" and repo.git("status", "--porcelain") == "?? mine"
     assert isinstance(ticket.land(), Landed)
     assert repo.git("rev-list", "--count", "--first-parent", "--merges", "main") == "1"
@@ -280,7 +279,10 @@ def test_recovery_knows_what_has_landed(repo: Repo) -> None:
 def test_a_branch_that_is_gone_is_said_in_one_line(repo: Repo) -> None:
     ticket = done(repo, "1", "b", "b\n")
     repo.git("update-ref", "-d", f"refs/heads/{ticket.branch}")
-    with pytest.raises(RalphError, match="'ralph/x/1' is gone") as gone:
+    assert "branch 'ralph/x/1' is gone (restore it:" in ticket.look().faults[ticket.branch]
+    repo.git("checkout", "-q", "--detach")
+    repo.git("branch", "-q", "-D", "main")
+    with pytest.raises(RalphError, match="'main' is gone") as gone:
         ticket.look()
     assert gone.value.hint
 

@@ -42,7 +42,7 @@ def test_the_target_is_the_branch_that_is_checked_out_or_the_one_that_is_named(r
 def no_repository(repo: Repo) -> tuple[Path, str | None, str]:
     folder = repo.path.parent / "bare folder"
     folder.mkdir()
-    return folder, None, "no git repository"
+    return folder, None, "not a git repository"
 
 
 def no_commit(repo: Repo) -> tuple[Path, str | None, str]:
@@ -51,7 +51,7 @@ def no_commit(repo: Repo) -> tuple[Path, str | None, str]:
 
 def on_no_branch(repo: Repo) -> tuple[Path, str | None, str]:
     repo.git("checkout", "-q", "--detach")
-    return repo.path, None, "on no branch"
+    return repo.path, None, "is not on a branch"
 
 
 def no_such_branch(repo: Repo) -> tuple[Path, str | None, str]:
@@ -64,24 +64,13 @@ def bare(repo: Repo) -> tuple[Path, str | None, str]:
     return repo.path.parent / "bare.git", "main", "bare repository"
 
 
-def worktree_of_a_bare_one(repo: Repo) -> tuple[Path, str | None, str]:
-    folder, _, said = bare(repo)
-    repo.git("worktree", "add", "-q", "../tree", "main", at=folder)
-    return repo.path.parent / "tree", None, said
-
-
 def inside_of_the_git_folder(repo: Repo) -> tuple[Path, str | None, str]:
     return repo.path / ".git", "main", "in .git"
 
 
 def git_folder_elsewhere(repo: Repo) -> tuple[Path, str | None, str]:
     repo.git("clone", "-q", "--separate-git-dir", "../apart.git", ".", "../apart")
-    return repo.path.parent / "apart", None, "apart from its repository"
-
-
-def sparse(repo: Repo) -> tuple[Path, str | None, str]:
-    repo.git("sparse-checkout", "set", "nothing")
-    return repo.path, None, "sparse checkout"
+    return repo.path.parent / "apart", None, "apart from its git repository"
 
 
 def submodule(repo: Repo) -> tuple[Path, str | None, str]:
@@ -136,17 +125,29 @@ def lfs_without_its_program(repo: Repo) -> tuple[Path, str | None, str]:
 
 def nobody(repo: Repo) -> tuple[Path, str | None, str]:
     repo.git("config", "--global", "--unset", "user.email")
-    return repo.path, None, "who commits"
+    return repo.path, None, "no author for commits"
 
 
 @pytest.mark.parametrize(
     "situation",
     [
-        no_repository, no_commit, on_no_branch, no_such_branch, bare, worktree_of_a_bare_one, inside_of_the_git_folder,
-        git_folder_elsewhere, sparse, submodule, merging, picking, rebasing, rebasing_though_named, bisecting,
-        lfs_without_its_program, nobody,
+        no_repository,
+        no_commit,
+        on_no_branch,
+        no_such_branch,
+        bare,
+        inside_of_the_git_folder,
+        git_folder_elsewhere,
+        submodule,
+        merging,
+        picking,
+        rebasing,
+        rebasing_though_named,
+        bisecting,
+        lfs_without_its_program,
+        nobody,
     ],
-)  # fmt: skip
+)
 def test_a_target_that_cannot_be_is_refused_in_one_line_before_anything_is_made(
     repo: Repo, situation: Callable[[Repo], tuple[Path, str | None, str]]
 ) -> None:

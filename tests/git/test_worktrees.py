@@ -10,8 +10,8 @@ import pytest
 
 from ralph_rpc import git
 from ralph_rpc.errors import RalphError, UsageError
-from ralph_rpc.files import locks
 from ralph_rpc.git import GitError, add_worktree, check_worktree, remove_worktree, worktree_risk
+from ralph_rpc.machine import locks
 
 from .conftest import Repo, new_repo
 
@@ -71,7 +71,7 @@ def test_a_worktree_that_was_never_finished_is_made_anew(repo: Repo, tree: Path)
 
 def no_repository(repo: Repo, tree: Path) -> str:
     shutil.rmtree(repo.path / ".git")
-    return "no git repository"
+    return "not a git repository"
 
 
 def no_commit(repo: Repo, tree: Path) -> str:
@@ -164,13 +164,11 @@ def test_a_worktree_that_cannot_be_is_refused_before_anything_is_made(
 def test_a_name_that_is_no_branch_name_is_refused(repo: Repo, tree: Path, name: str) -> None:
     repo.git("checkout", "-qb", "previous")
     repo.git("checkout", "-q", "main")
-    with pytest.raises(UsageError, match="no valid branch name"):
+    with pytest.raises(UsageError, match="not a valid branch name"):
         check_worktree(repo.path, tree, name)
 
 
-def test_an_old_git_is_refused(
-    repo: Repo, tree: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_old_git_is_refused(repo: Repo, tree: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake = tmp_path / "bin/git"
     fake.parent.mkdir()
     fake.write_text("#!/bin/sh\necho git version 2.37.9\n")
@@ -180,9 +178,7 @@ def test_an_old_git_is_refused(
         check_worktree(repo.path, tree, "b")
 
 
-def test_a_missing_git_is_one_line_with_a_hint(
-    repo: Repo, tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_git_is_one_line_with_a_hint(repo: Repo, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(repo.path))
     with pytest.raises(GitError, match="git is not installed") as refused:
         check_worktree(repo.path, tree, "b")
@@ -204,7 +200,7 @@ def test_no_hook_runs_and_no_variable_of_the_caller_counts(
 
 def test_a_command_that_does_not_end_is_ended(repo: Repo) -> None:
     repo.git("config", "alias.hang", "!exec sleep 600")
-    with pytest.raises(GitError, match="no end after 0.2 s"):
+    with pytest.raises(GitError, match="did not finish within 0.2 s"):
         git.run(["hang"], repo.path, timeout=0.2)
 
 
@@ -318,7 +314,7 @@ RISKS: list[tuple[Callable[[Repo, Path], None], str | None]] = [
     (a_pushed_commit, None),
     (a_commit_of_a_detached_head, "1 unmerged commit of no branch"),
     (both, "1 uncommitted file and 1 unmerged commit of branch 'b'"),
-    (a_lost_link, "content that cannot be judged, as it is no intact worktree of this repository"),
+    (a_lost_link, "content that cannot be judged, as it is not an intact worktree of this repository"),
     (a_deleted_folder, None),
 ]
 

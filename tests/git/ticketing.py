@@ -3,10 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ralph_rpc.git.leftovers import Refused, commit_leftovers, ticket_message
-from ralph_rpc.git.merge import Behind, Landed, Moved, Ready, Waits, land, preflight
+from ralph_rpc.git.batch import Built, Part, build_batch
+from ralph_rpc.git.fork import note_target
+from ralph_rpc.git.merge import Landed, Moved, Waits, land
 from ralph_rpc.git.ticket_trees import Base, add_ticket_worktree, remove_ticket_worktree
-from ralph_rpc.git.update import Conflict, update_from_target
+from ralph_rpc.git.trees import Conflict
+from ralph_rpc.git.uncommitted import Refused, commit_leftovers
+from ralph_rpc.git.update import update_from_target
+from ralph_rpc.tickets.ticket import branch_of
+
+TICKETS = ".tickets"
+"""The folder of the tickets."""
 
 
 @dataclass
@@ -23,38 +30,54 @@ class Ticket:
 
     @property
     def branch(self) -> str:
-        return f"ralph/x/{self.id}"
+        return branch_of("x", self.id)
 
     def add(self) -> Base:
-        return add_ticket_worktree(self.project, self.path, self.branch, self.into)
+        base = add_ticket_worktree(self.project, self.path, self.branch, self.into)
+        note_target(self.path, base.commit)
+        return base
 
     def write(self, name: str, text: str) -> None:
         """What the agent does."""
         (self.path / name).parent.mkdir(parents=True, exist_ok=True)
         (self.path / name).write_text(text)
 
-    def commit(self) -> str | Refused | None:
-        return commit_leftovers(self.path, self.branch, f"Work on {self.id}", self.id)
+    def message(self, subject: str) -> str:
+        return f"{subject}\n\nTicket: {self.id}\n"
 
-    def look(self) -> Ready | Behind | Conflict:
-        return preflight(self.project, self.branch, self.into)
+    def commit(self) -> str | Refused | None:
+        return commit_leftovers(self.path, self.branch, self.message(f"Work on {self.id}"))
+
+    def look(self) -> Built:
+        """What the branch and the target come to; changes nothing."""
+        part = Part(self.branch, self.message(f"Merge {self.id}"), self.path)
+        return build_batch(self.project, self.into, [part], TICKETS)
+
+    def conflict(self) -> Conflict | None:
+        return self.look().conflicts.get(self.branch)
 
     def update(self) -> str | Conflict:
-        return update_from_target(self.path, self.into)
+        return update_from_target(self.path, self.into, TICKETS)
+
+    def land_built(self, built: Built) -> Landed | Moved | Waits:
+        return land(self.project, self.into, built.target, built.links[-1].commit, [self.branch], TICKETS)
 
     def land(self) -> Landed | Waits | Conflict:
         """All steps up to the move of the ref, as often as others are faster."""
         while True:
-            found = self.look()
-            if isinstance(found, Conflict):
-                return found
-            if isinstance(found, Behind):
+            built = self.look()
+            if self.branch in built.landed:
+                return Landed(built.landed[self.branch])
+            if self.branch in built.waits:
+                return Waits(built.waits[self.branch])
+            if self.branch in built.conflicts:
+                return built.conflicts[self.branch]
+            if self.branch in built.outdated:
                 updated = self.update()
                 if isinstance(updated, Conflict):
                     return updated
                 continue
-            message = ticket_message(f"Merge {self.id}", self.id)
-            landed = land(self.project, self.branch, self.into, found.target, message)
+            landed = self.land_built(built)
             if not isinstance(landed, Moved):
                 return landed
 

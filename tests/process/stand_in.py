@@ -14,9 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ralph_rpc.files import locks
-from ralph_runner import guard
-from ralph_runner.pi.process import Guarded
+from ralph_rpc.machine import locks
+from ralph_runner.guarded import guard
+from ralph_runner.guarded.process import Guarded
 
 
 def zombies() -> int:

@@ -34,10 +34,10 @@ from ralph_runner.core.inputs import (
     TurnStart,
     UserMessage,
 )
-from ralph_runner.pi import client as client_module
+from ralph_runner.guarded.process import Exit, Guarded
+from ralph_runner.pi import reader as reader_module
 from ralph_runner.pi.client import Child, PiClient
 from ralph_runner.pi.framing import Log
-from ralph_runner.pi.process import Exit, Guarded
 from tests.fake_pi import fake_command
 
 BOUND_S = 30.0
@@ -136,10 +136,21 @@ def test_a_run_is_told_in_order_and_logged_before_it_is_told(tmp_path: Path) -> 
             assert await talk.client.finish() == Exit(0, "eof")
             kinds = [type(one) for one in talk.inputs if not isinstance(one, Reply | StreamActivity)]
             assert kinds == [
-                AgentStart, TurnStart, UserMessage,
-                AssistantStart, AssistantEnd, ToolStart, ToolEnd, TurnEnd, TurnStart,
-                AssistantStart, AssistantEnd, TurnEnd, AgentEnd, Settled,
-            ]  # fmt: skip
+                AgentStart,
+                TurnStart,
+                UserMessage,
+                AssistantStart,
+                AssistantEnd,
+                ToolStart,
+                ToolEnd,
+                TurnEnd,
+                TurnStart,
+                AssistantStart,
+                AssistantEnd,
+                TurnEnd,
+                AgentEnd,
+                Settled,
+            ]
             call, last = [one for one in talk.inputs if isinstance(one, AssistantEnd)]
             assert (call.tool_calls, call.stop_reason) == (1, "toolUse")
             assert (last.text, last.stop_reason, last.model) == ("All done.", "stop", "fake-1")
@@ -168,9 +179,7 @@ def test_queued_messages_and_dialogs_are_told_and_answered(tmp_path: Path) -> No
             await talk.until(Settled)
             assert UserMessage("look here") in talk.inputs
             received = (tmp_path / "received").read_bytes().splitlines()
-            assert {"type": "extension_ui_response", "id": asked.id, "cancelled": True} in map(
-                json.loads, received
-            )
+            assert {"type": "extension_ui_response", "id": asked.id, "cancelled": True} in map(json.loads, received)
 
     run(main)
 
@@ -187,9 +196,7 @@ def test_an_answer_without_id_is_matched_by_its_command(tmp_path: Path) -> None:
 
 def test_double_and_foreign_answers_are_noted_and_dropped(tmp_path: Path) -> None:
     foreign = '{"id":"other","type":"response","command":"prompt","success":false,"error":"why"}'
-    env = scripted(
-        tmp_path, commands={"get_state": {"twice": True, "times": 1}}, prompts=[[{"raw": foreign}, "ok"]]
-    )
+    env = scripted(tmp_path, commands={"get_state": {"twice": True, "times": 1}}, prompts=[[{"raw": foreign}, "ok"]])
 
     async def main() -> None:
         async with talking(tmp_path, fake_command(), env) as (talk, _):
@@ -197,7 +204,7 @@ def test_double_and_foreign_answers_are_noted_and_dropped(tmp_path: Path) -> Non
             await talk.ask("prompt", message="go")
             await talk.until(Settled)
             assert [one.id for one in talk.inputs if isinstance(one, Reply)] == ["once", "prompt-2"]
-            assert [note.split(":")[0] for note in talk.notes] == ["pi answered what was not asked"] * 2
+            assert [note.split(":")[0] for note in talk.notes] == ["unexpected reply from pi"] * 2
             assert "(why)" in talk.notes[1]
             assert sum(event["type"] == "response" for event in talk.events) == 4
 
@@ -271,9 +278,7 @@ def test_pi_dying_inside_a_line_leaves_the_piece_in_the_log(tmp_path: Path) -> N
 
 def test_all_that_pi_wrote_before_its_death_is_told_before_finish_returns(tmp_path: Path) -> None:
     line = '{"type":"auto_retry_start","attempt":%d,"delayMs":1,"errorMessage":"e"}'
-    code = (
-        f"import os\nfor n in range(20000): print({line!r} % n)\nprint('', end='', flush=True); os._exit(7)"
-    )
+    code = f"import os\nfor n in range(20000): print({line!r} % n)\nprint('', end='', flush=True); os._exit(7)"
 
     async def main() -> None:
         async with talking(tmp_path, program(code)) as (talk, _):
@@ -354,7 +359,7 @@ class FullDisk:
 def test_a_full_disk_holds_pi_back_and_loses_nothing(
     tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "LOG_RETRY_S", 0.02)
+    monkeypatch.setattr(reader_module, "LOG_RETRY_S", 0.02)
     env = scripted(tmp_path, prompts=[[{"tool": "bash", "bytes": size}, {"reply": "x", "deltas": 3000}]])
     disks: list[FullDisk] = []
 
@@ -389,8 +394,8 @@ def test_a_full_disk_holds_pi_back_and_loses_nothing(
 def test_a_pi_that_ends_while_the_disk_is_full_is_still_seen_off(
     tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "LOG_RETRY_S", 0.02)
-    monkeypatch.setattr(client_module, "DRAIN_S", 0.2)
+    monkeypatch.setattr(reader_module, "LOG_RETRY_S", 0.02)
+    monkeypatch.setattr(reader_module, "DRAIN_S", 0.2)
     env = scripted(tmp_path, prompts=[[{"tool": "bash", "bytes": size}, {"exit": 3}]])
 
     async def main() -> None:
@@ -444,7 +449,7 @@ def test_pipes_held_open_by_a_stranger_do_not_delay_the_end(tmp_path: Path) -> N
 
 
 def test_a_stranger_that_goes_on_writing_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "DRAIN_S", 0.3)
+    monkeypatch.setattr(reader_module, "DRAIN_S", 0.3)
 
     async def main() -> None:
         held = Held()
@@ -540,7 +545,7 @@ while data:
 def test_what_was_logged_before_the_disk_filled_up_is_told_before_pi_is_held_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "HOLD_S", 1e9)
+    monkeypatch.setattr(reader_module, "HOLD_S", 1e9)
     disks: list[FullDisk] = []
 
     def fills_up(log: EventLog) -> Log:
@@ -556,7 +561,7 @@ def test_what_was_logged_before_the_disk_filled_up_is_told_before_pi_is_held_bac
         monkeypatch.setattr(disks[0], "append", once)
         return disks[0]
 
-    code = "import os\nwhile True: os.write(1, b'{\"type\":\"turn_start\"}\\n' * 1000)"
+    code = 'import os\nwhile True: os.write(1, b\'{"type":"turn_start"}\\n\' * 1000)'
 
     async def main() -> None:
         async with talking(tmp_path, program(code), wrap=fills_up) as (talk, _):

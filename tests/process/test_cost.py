@@ -24,9 +24,10 @@ STAMP = stamp_tail(1_795_231_904_405, 7)
 CHUNK = 65_536
 
 DELTA = {
-    "type": "message_update", "usage": {"input": 200, "output": 50},
+    "type": "message_update",
+    "usage": {"input": 200, "output": 50},
     "assistantMessageEvent": {"type": "text_delta", "contentIndex": 0, "delta": "some words "},
-}  # fmt: skip
+}
 
 
 class Nowhere:

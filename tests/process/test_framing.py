@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,16 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ralph_rpc.files.eventlog import EventLog
-from ralph_runner.core.inputs import (
-    AgentEnd,
-    AssistantEnd,
-    PiInput,
-    Settled,
-    ToolEnd,
-    ToolStart,
-    TurnEnd,
-    UserMessage,
-)
+from ralph_runner.core.inputs import AgentEnd, AssistantEnd, PiInput, Settled, ToolEnd, ToolStart, TurnEnd, UserMessage
 from ralph_runner.pi.framing import STREAM_AT, Recorder
 from ralph_runner.pi.protocol import parse
 from ralph_runner.pi.stamp import stamp_tail
@@ -103,11 +95,7 @@ def old_update(kind: str, message: dict[str, Any], **members: Any) -> bytes:
     return compact({"type": "message_update", "assistantMessageEvent": event, "message": message})
 
 
-MESSAGE = {
-    "role": "assistant",
-    "content": [{"type": "text", "text": 'so far ","partial":{'}],
-    "usage": {"a": 0},
-}
+MESSAGE = {"role": "assistant", "content": [{"type": "text", "text": 'so far ","partial":{'}], "usage": {"a": 0}}
 
 AWKWARD = [
     b'{"type":"agent_start"}',
@@ -117,10 +105,7 @@ AWKWARD = [
     old_update("toolcall_end", MESSAGE, toolCall={"arguments": {"a": 1, "partial": {"role": "assistant"}}}),
     old_update("toolcall_end", MESSAGE, toolCall={"arguments": {"message": {"x": [1]}, "partial": None}}),
     b'{"type":"message_update","message":1,"assistantMessageEvent":{"partial":{"b":2},"type":"text_delta"}}',
-    (
-        b'{"type":"message_update","assistantMessageEvent":{"type":"text_delta","partial":{},"m":1},'
-        b'"message":{},"z":0}'
-    ),
+    (b'{"type":"message_update","assistantMessageEvent":{"type":"text_delta","partial":{},"m":1},"message":{},"z":0}'),
     b'{"type":"message_update", "assistantMessageEvent" : {"type":"text_delta","partial":1} , "message":2 }',
     b'{"type":"message_update","assistantMessageEvent":{}}',
     b'{"type":"message_update","assistantMessageEvent":{"message":1,"partial":2},"partial":3,"message":4}',
@@ -140,7 +125,6 @@ AWKWARD = [
     b'{"a":1}}',
     b'{"type":"message_end","message":{"role":"assistant","content":]}',
     b'{"type":"message_update","assistantMessageEvent":{"type":"text_end","partial":{]},"message":{}}',
-    b'\xef\xbb\xbf{"type":"agent_start"}',
     b'{"type":"x","text":"\xff\xfe"}',
     b"   ",
     b"plain words, from an extension",
@@ -151,6 +135,42 @@ AWKWARD = [
 def test_awkward_lines_are_in_the_log_as_they_were(tmp_path: Path) -> None:
     recording = Recording([b"\n".join(AWKWARD) + b"\n"], tmp_path / "events.jsonl")
     assert recording.events == [expected(line) for line in AWKWARD]
+
+
+@pytest.mark.parametrize(
+    "before", [b"\x1b[0m", b"\xef\xbb\xbf", b"\xff\xfe", b"{debug} ", b"[1] ", b'{"type":"torn","x":']
+)
+@pytest.mark.parametrize("after", [b"", b"\x1b[K", b"\r", b" # done"])
+def test_an_intact_event_is_found_among_other_bytes(before: bytes, after: bytes) -> None:
+    event = b'{"type":"message_end","message":{"role":"assistant","content":[],"stopReason":"stop"}}'
+    recording = Recording([before + event + after + b"\n"])
+    plain = Recording([event + b"\n"])
+    assert recording.inputs == plain.inputs and recording.inputs
+    assert plain.events[0] in recording.events
+    around = [one["raw"] for one in recording.events if one["type"] == "ralph_unparsed"]
+    assert around == [part.decode("utf-8", "replace") for part in (before, after.rstrip(b"\r")) if part]
+
+
+def test_several_events_in_one_line_are_all_found() -> None:
+    line = b'\x1b[m{"type":"turn_start"}{"type":"turn_end"} {"id":"a","type":"response","command":"x","success":true}'
+    recording = Recording([line + b"\n"])
+    assert [event["type"] for event in recording.events] == ["ralph_unparsed", "turn_start", "turn_end", "response"]
+    assert len(recording.inputs) == 3
+
+
+def test_a_long_event_behind_other_bytes_is_found() -> None:
+    text = "x" * 300_000
+    event = compact({"type": "message_end", "message": {"role": "assistant", "content": text, "stopReason": "stop"}})
+    recording = Recording(pieces(b"\x1b[0m" + event + b"\n", 5000))
+    assert recording.inputs == Recording([event + b"\n"]).inputs != []
+    assert [one["type"] for one in recording.events] == ["ralph_unparsed", "message_end"]
+
+
+@pytest.mark.parametrize("line", [b'x{"type":' * 20_000, b'{"type":1' * 20_000, b"\x1b" * 100_000 + b'{"id":'])
+def test_a_line_that_only_looks_like_events_costs_little(line: bytes) -> None:
+    began = time.process_time()
+    assert [one["type"] for one in Recording([line + b"\n"]).events] == ["ralph_unparsed"]
+    assert time.process_time() - began < 1.0
 
 
 def test_chunks_may_end_at_any_byte() -> None:
@@ -181,9 +201,7 @@ def test_a_line_without_its_lf_is_kept_as_torn() -> None:
     assert len(recording.inputs) == 1
 
 
-names = st.sampled_from(["partial", "message", "type", "text", '"', "ralph_", "willRetry"]) | st.text(
-    max_size=5
-)
+names = st.sampled_from(["partial", "message", "type", "text", '"', "ralph_", "willRetry"]) | st.text(max_size=5)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
@@ -203,25 +221,13 @@ updates = st.builds(
     objects,
     st.booleans(),
 )
-kinds = [
-    "agent_end",
-    "turn_end",
-    "tool_execution_start",
-    "tool_execution_end",
-    "message_end",
-    "response",
-    "new",
-]
+kinds = ["agent_end", "turn_end", "tool_execution_start", "tool_execution_end", "message_end", "response", "new"]
 known = st.builds(lambda kind, rest: compact({"type": kind, **rest}), st.sampled_from(kinds), objects)
 anything = st.binary(max_size=20).map(lambda raw: raw.replace(b"\n", b"").rstrip(b"\r")).filter(bool)
 
 
-@given(
-    st.lists(objects.map(compact) | updates | known | anything, max_size=6), st.randoms(use_true_random=False)
-)
-def test_any_lines_in_any_chunks_are_recorded_as_the_contract_says(
-    lines: list[bytes], chance: random.Random
-) -> None:
+@given(st.lists(objects.map(compact) | updates | known | anything, max_size=6), st.randoms(use_true_random=False))
+def test_any_lines_in_any_chunks_are_recorded_as_the_contract_says(lines: list[bytes], chance: random.Random) -> None:
     stream = b"".join(line + b"\n" for line in lines)
     cuts = sorted(chance.randrange(len(stream) + 1) for _ in range(chance.randrange(5)))
     chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
@@ -238,9 +244,7 @@ def test_a_recorded_run_is_in_the_log_whole_and_tells_what_it_should(path: Path,
     assert recording.events == [expected(line) for line in lines]
     told = [parse(line) for line in lines]
     assert recording.inputs == [one for one in told if one is not None]
-    assert sum(isinstance(one, Settled) for one in recording.inputs) == stream.count(
-        b'{"type":"agent_settled"'
-    )
+    assert sum(isinstance(one, Settled) for one in recording.inputs) == stream.count(b'{"type":"agent_settled"')
     ends = [json.loads(line) for line in lines if line.startswith(b'{"type":"agent_end"')]
     assert ends or path.stem == "none"
     assert [one.will_retry for one in recording.inputs if isinstance(one, AgentEnd)] == [
@@ -270,19 +274,14 @@ GIANTS: list[tuple[bytes, PiInput | None]] = [
         ToolEnd('a"b', "read", True),
     ),
     (
-        giant(
-            b'{"type":"tool_execution_start","toolCallId":"i","toolName":"write","args":{"content":"', b'"}}'
-        ),
-        ToolStart("i", "write"),
+        giant(b'{"type":"tool_execution_start","toolCallId":"i","toolName":"write","args":{"content":"', b'"}}'),
+        ToolStart("i", "write", '{"content":"' + "x" * 188),
     ),
     (giant(b'{"type":"message_end","message":{"role":"toolResult","content":"', b'"}}'), None),
     (giant(b'{"type":"message_update","usage":{},"assistantMessageEvent":{"type":"a","b":"', b'"}}'), None),
     (old_update("text_delta", {"role": "assistant", "content": "y" * 2 * MiB}, delta="z"), None),
     (old_update("toolcall_end", {"content": "y" * 2 * MiB}, toolCall={"partial": 1}), None),
-    (
-        giant(b'{"type":"message_start","message":{"role":"user","content":"', b'"}}'),
-        UserMessage("x" * 3 * MiB),
-    ),
+    (giant(b'{"type":"message_start","message":{"role":"user","content":"', b'"}}'), UserMessage("x" * 3 * MiB)),
     (giant(b'{"type":"unheard of","a":"', b'"}'), None),
     (giant(b"no JSON at all: ", b'\xff "quoted" \\'), None),
 ]
@@ -308,9 +307,7 @@ def test_a_giant_line_is_recorded_and_understood_as_a_short_one(
 
 
 def test_a_giant_answer_of_the_model_is_read_whole(tmp_path: Path) -> None:
-    line = giant(
-        b'{"type":"message_end","message":{"role":"assistant","content":[{"type":"text","text":"', b'"}]}}'
-    )
+    line = giant(b'{"type":"message_end","message":{"role":"assistant","content":[{"type":"text","text":"', b'"}]}}')
     [end] = Recording(pieces(line + b"\n"), tmp_path / "events.jsonl").inputs
     assert isinstance(end, AssistantEnd)
     assert end.text == "x" * 3 * MiB

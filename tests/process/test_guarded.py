@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from ralph_rpc.files import identity
-from ralph_runner import guard
-from ralph_runner.pi.process import Exit, Guarded
+from ralph_rpc.machine import identity
+from ralph_runner.guarded import guard
+from ralph_runner.guarded.process import Exit, Guarded
+from ralph_runner.guarded.spawn import GuardFault
 from tests.process.trees import guarded, is_gone, new_token, nothing_of, survivors
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
@@ -222,15 +223,9 @@ def test_a_program_starts_with_three_fds_default_signals_and_a_session_of_its_ow
 
 @pytest.mark.parametrize(
     ("argv", "number"),
-    [
-        (["/nowhere/pi"], errno.ENOENT),
-        (["no-program-of-this-name"], errno.ENOENT),
-        (["/"], errno.EACCES),
-    ],
+    [(["/nowhere/pi"], errno.ENOENT), (["no-program-of-this-name"], errno.ENOENT), (["/"], errno.EACCES)],
 )
-def test_a_program_that_cannot_be_executed_is_an_os_error_and_leaves_nothing(
-    argv: list[str], number: int
-) -> None:
+def test_a_program_that_cannot_be_executed_is_an_os_error_and_leaves_nothing(argv: list[str], number: int) -> None:
     async def run() -> None:
         before = open_fds()
         with pytest.raises(OSError) as caught:
@@ -244,8 +239,9 @@ def test_a_program_that_cannot_be_executed_is_an_os_error_and_leaves_nothing(
 def test_a_missing_folder_is_an_os_error_that_names_the_folder(tmp_path: Path) -> None:
     async def run() -> None:
         before = open_fds()
-        with pytest.raises(FileNotFoundError) as caught:
+        with pytest.raises(GuardFault) as caught:
             await Guarded.spawn(["true"], cwd=tmp_path / "gone", env=os.environ)
+        assert caught.value.errno == errno.ENOENT
         assert str(caught.value.filename) == str(tmp_path / "gone")
         assert open_fds() == before
 

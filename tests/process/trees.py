@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from ralph_runner import guard
-from ralph_runner.pi.process import Guarded
+from ralph_runner.guarded import guard
+from ralph_runner.guarded.process import Guarded
 
 ROOT = Path(__file__).parents[2]
 BOUND_S = 30.0

@@ -19,9 +19,7 @@ Event = dict[str, Any]
 class BareClient:
     """A running pi; a context manager that ends it."""
 
-    def __init__(
-        self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str], args: Sequence[str]
-    ) -> None:
+    def __init__(self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str], args: Sequence[str]) -> None:
         self.lines: list[bytes] = []
         """What pi wrote to stdout, as it wrote it."""
         self.stderr = b""
@@ -125,10 +123,7 @@ class BareClient:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
 

@@ -18,12 +18,14 @@ from typing import Any
 
 from ralph_rpc.demo.model import (
     MODEL,
+    PRICES,
     PROVIDER,
     Model,
     Reply,
     Request,
     Script,
     Stream,
+    Usage,
     pi_environment,
     write_models_json,
 )
@@ -37,6 +39,8 @@ class Fault(Reply):
     """A turn that goes wrong; `delay` is kept, the rest is up to `act`."""
 
     act: Callable[[Stream, "Fault"], None] | None = None
+    begins: bool = False
+    """It begins to answer, and so is paid for."""
 
 
 def status(
@@ -67,9 +71,7 @@ def status(
 def quota() -> Fault:
     """OpenAI's 429 for an account without money."""
     return status(
-        429,
-        "You exceeded your current quota, please check your plan and billing details.",
-        kind="insufficient_quota",
+        429, "You exceeded your current quota, please check your plan and billing details.", kind="insufficient_quota"
     )
 
 
@@ -90,7 +92,7 @@ def hang_mid_stream(text: str = "I was about to ") -> Fault:
         stream.body(fault)
         stream.wait(None)
 
-    return Fault(text, act=act)
+    return Fault(text, act=act, begins=True)
 
 
 def cut(text: str = "Everything is fi") -> Fault:
@@ -101,7 +103,7 @@ def cut(text: str = "Everything is fi") -> Fault:
         stream.body(fault)
         stream.finish()
 
-    return Fault(text, act=act)
+    return Fault(text, act=act, begins=True)
 
 
 def reset(text: str = "Everything is fi") -> Fault:
@@ -116,7 +118,7 @@ def reset(text: str = "Everything is fi") -> Fault:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         os.close(connection.detach())
 
-    return Fault(text, act=act)
+    return Fault(text, act=act, begins=bool(text))
 
 
 def garbage(text: str = "So far ") -> Fault:
@@ -128,7 +130,13 @@ def garbage(text: str = "So far ") -> Fault:
         stream.raw(b"data: {not json at all\n\n")
         stream.finish()
 
-    return Fault(text, act=act)
+    return Fault(text, act=act, begins=True)
+
+
+def price(usage: Usage) -> float:
+    """What the provider charges for an answer, US dollars; nothing is written to the cache."""
+    tokens = {"input": usage.input - usage.cached, "output": usage.output, "cacheRead": usage.cached}
+    return sum(number * PRICES[kind] for kind, number in tokens.items()) / 1e6
 
 
 class ScriptedModel(Model):
@@ -136,6 +144,10 @@ class ScriptedModel(Model):
 
     def __init__(self, script: Script | Sequence[Reply]) -> None:
         self.failures: list[Exception] = []
+        self.bill: list[float] = []
+        """What each answer cost that was sent to its end, US dollars."""
+        self.untold = 0
+        """Answers that began and did not end: pi is never told what they used."""
         function = script if callable(script) else _in_turn(script)
 
         def noting(request: Request, number: int) -> Reply:
@@ -150,9 +162,13 @@ class ScriptedModel(Model):
     def answer(self, stream: Stream, reply: Reply) -> None:
         if isinstance(reply, Fault) and reply.act is not None:
             stream.wait(reply.delay)
+            self.untold += reply.begins
             reply.act(stream, reply)
-        else:
-            super().answer(stream, reply)
+            return
+        self.untold += 1
+        super().answer(stream, reply)
+        self.untold -= 1
+        self.bill.append(price(reply.usage))
 
     def agent_dir(
         self,
@@ -161,10 +177,14 @@ class ScriptedModel(Model):
         *,
         context_window: int = 200_000,
         max_tokens: int = 8_192,
+        **more: Any,
     ) -> Path:
-        """Makes a PI_CODING_AGENT_DIR below `tmp_path` that knows this model, with pi's own `settings`."""
+        """Makes a PI_CODING_AGENT_DIR below `tmp_path` that knows this model, with pi's own `settings`.
+
+        `more` are members of the model in models.json.
+        """
         folder = tmp_path / "pi-agent"
-        write_models_json(folder, self.port, context_window=context_window, max_tokens=max_tokens)
+        write_models_json(folder, self.port, context_window=context_window, max_tokens=max_tokens, **more)
         (folder / "settings.json").write_text(json.dumps(settings or {}))
         return folder
 
@@ -178,10 +198,7 @@ class ScriptedModel(Model):
             return self.requests[number - 1]
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
         if error is None and self.failures:

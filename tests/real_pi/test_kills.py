@@ -34,9 +34,7 @@ def token() -> Iterator[str]:
 def new_words(messages: list[dict[str, Any]]) -> set[str]:
     """What the user says after the last answer."""
     since = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=-1)
-    return set(
-        WORD.findall(" ".join(json.dumps(m["content"]) for m in messages[since + 1 :] if m["role"] == "user"))
-    )
+    return set(WORD.findall(" ".join(json.dumps(m["content"]) for m in messages[since + 1 :] if m["role"] == "user")))
 
 
 class Witness:

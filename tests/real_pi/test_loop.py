@@ -1,4 +1,4 @@
-"""The whole loop on real pi of three generations, with a scripted model."""
+"""The whole loop on real pi of four generations, with a scripted model."""
 
 import json
 import re
@@ -9,13 +9,7 @@ from typing import Any
 import pytest
 
 from ralph_rpc.demo.model import Reply, Usage
-from tests.real_pi.scripted_model import (
-    MODEL_ARGS,
-    ScriptedModel,
-    hang_before_headers,
-    hang_mid_stream,
-    status,
-)  # fmt: skip
+from tests.real_pi.scripted_model import MODEL_ARGS, ScriptedModel, hang_before_headers, hang_mid_stream, status
 from tests.rig import Rig, alive, git, new_project, user_texts, wait_for
 
 pytestmark = [pytest.mark.pi, pytest.mark.usefixtures("no_leftovers")]
@@ -298,7 +292,7 @@ def test_a_stopped_pi_is_killed_and_replaced(tmp_path: Path, pi: list[str]) -> N
         _, _, stopped = rig.pids()
         rig.kill(stopped, signal.SIGSTOP)
         rig.wait_end()
-        assert [r["outcome"] for r in rig.records()] == ["ok", "timeout", "ok"]
+        assert [r["outcome"] for r in rig.records()] == ["ok", "timeout", "ok", "ok"]
         assert not alive(stopped)
 
 
@@ -446,7 +440,10 @@ def test_a_worktree_loop_works_aside(tmp_path: Path, pi: list[str]) -> None:
         assert len(rig.records()[0]["commits"]) == 1
         assert rig.litter() == {"README"} and (rig.project / "README").read_text() == "edited by the user\n"
         assert git(rig.project, "log", "--format=%s", "feature-1").split("\n")[0] == "the feature"
-        assert "unmerged" in rig.run("clean", "x", "--yes", check=None).stderr + rig.run("clean", "x", "--yes", check=None).stdout
+        assert (
+            "unmerged"
+            in rig.run("clean", "x", "--yes", check=None).stderr + rig.run("clean", "x", "--yes", check=None).stdout
+        )
         assert rig.paths.worktree.is_dir()
         git(rig.project, "stash", "-q")
         git(rig.project, "merge", "-q", "feature-1")

@@ -12,7 +12,8 @@ import pytest
 
 from ralph_rpc.demo.model import Reply, since_prompt, text_of
 from ralph_rpc.errors import PiUnusable
-from ralph_rpc.pi_install import Pi, check_version, find_pi, install_pi, numbers, probe_version
+from ralph_rpc.pi.find import Pi, check_version, find_pi, numbers, probe_version
+from ralph_rpc.pi.install import install_pi
 from tests.real_pi import provision
 from tests.real_pi.bare_client import BareClient, Event
 from tests.real_pi.scripted_model import (
@@ -144,7 +145,7 @@ def test_a_relative_path_becomes_absolute(tmp_path: Path, monkeypatch: pytest.Mo
     assert find_pi("tools/pi").command == [str(tmp_path / "tools/pi")]
 
 
-def test_a_node_that_is_too_old_is_passed_over_for_one_that_fits(empty_path: Path, tmp_path: Path) -> None:
+def test_a_node_that_is_too_old_is_skipped_for_one_that_fits(empty_path: Path, tmp_path: Path) -> None:
     script = fake_package(tmp_path / "pkg", "1.5.2")
     fake_node(empty_path, "20.20.2")
     with pytest.raises(PiUnusable) as caught:
@@ -169,9 +170,7 @@ def test_a_script_without_any_node_is_refused(empty_path: Path, tmp_path: Path) 
         find_pi(str(script))
 
 
-@pytest.mark.parametrize(
-    ("version", "fits"), [("0.73.1", True), ("0.73.0", False), ("0.60.0", False), (None, True)]
-)
+@pytest.mark.parametrize(("version", "fits"), [("0.73.1", True), ("0.73.0", False), ("0.60.0", False), (None, True)])
 def test_what_is_older_than_the_oldest_supported_is_refused(version: str | None, fits: bool) -> None:
     pi = Pi(["/x"], version, "path")
     if fits:
@@ -190,7 +189,7 @@ def test_versions_are_compared_as_numbers() -> None:
 
 def npm_stand_in(folder: Path, body: str) -> None:
     """A `npm` that is a shell script; $TO is the folder it is to fill."""
-    find_to = "while [ $# -gt 1 ]; do case $1 in --prefix|--pack-destination) TO=$2;; esac; shift; done"
+    find_to = "TO=$PWD; while [ $# -gt 1 ]; do case $1 in --pack-destination) TO=$2;; esac; shift; done"
     executable(folder / "npm", f"#!/bin/sh\n{find_to}\n{body}")
 
 
@@ -214,7 +213,7 @@ def test_an_install_that_fails_leaves_nothing_and_says_why(tools: Path) -> None:
     data = Path(os.environ["XDG_DATA_HOME"]) / "ralph-rpc/pi"
     assert list(data.iterdir()) == []
     tried = [line.split()[-1] for line in said if line.startswith("installing")]
-    assert tried == ["1.5.2", "0.87.1", "0.73.1"], "newest first"
+    assert tried == ["1.6.0", "1.5.2", "0.87.1", "0.73.1"], "newest first"
 
 
 def test_an_installed_pi_that_does_not_run_does_not_count(tools: Path, tmp_path: Path) -> None:
@@ -227,9 +226,21 @@ def test_an_installed_pi_that_does_not_run_does_not_count(tools: Path, tmp_path:
     assert list((Path(os.environ["XDG_DATA_HOME"]) / "ralph-rpc/pi").iterdir()) == []
 
 
+def test_npm_installs_into_a_package_of_its_own_and_reads_the_npmrc_of_the_machine(tools: Path, tmp_path: Path) -> None:
+    """With --prefix it would look for that file below the prefix: no company's registry, no certificate."""
+    fake_node(tools, "24.0.0")
+    seen = tmp_path / "seen"
+    executable(tools / "npm", f'#!/bin/sh\necho "$*" >> {seen}\n{{ cat package.json; echo; }} >> {seen}\nexit 1\n')
+    with pytest.raises(PiUnusable):
+        install_pi(lambda line: None, "1.6.0")
+    command, package = seen.read_text().splitlines()[:2]
+    assert command.startswith("i ") and command.endswith("@1.6.0") and "--prefix" not in command
+    assert json.loads(package) == {"private": True}
+
+
 def test_what_is_installed_is_not_installed_again(empty_path: Path) -> None:
     fake_node(empty_path, "24.0.0")
-    installed = fake_package(Path(os.environ["XDG_DATA_HOME"]) / "ralph-rpc/pi/1.5.2/package", "1.5.2")
+    installed = fake_package(Path(os.environ["XDG_DATA_HOME"]) / "ralph-rpc/pi/1.6.0/package", "1.6.0")
     said: list[str] = []
     assert install_pi(said.append).command[-1] == str(installed)
     assert said == []
@@ -238,6 +249,17 @@ def test_what_is_installed_is_not_installed_again(empty_path: Path) -> None:
 def test_a_version_that_nobody_pinned_is_not_installed() -> None:
     with pytest.raises(PiUnusable, match="not one that can be installed"):
         install_pi(lambda line: None, "0.1.0")
+
+
+def test_the_latest_pi_is_the_one_that_npm_calls_so(
+    tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provision, "CACHE", tmp_path / "cache")
+    executable(tools / "npm", '#!/bin/sh\n[ "$*" = "view @earendil-works/pi-coding-agent version" ] && echo 9.8.7\n')
+    assert provision.latest() == "9.8.7"
+    executable(tools / "npm", "#!/bin/sh\necho 'npm error network' >&2; exit 1\n")
+    with pytest.raises(PiUnusable, match="npm does not say .*: npm error network"):
+        provision.latest()
 
 
 @pytest.mark.pi
@@ -255,11 +277,7 @@ def test_the_installer_provides_a_real_pi_that_runs(version: str, monkeypatch: p
 
 
 def run(
-    pi: list[str],
-    model: ScriptedModel,
-    tmp_path: Path,
-    message: str = "go",
-    settings: Mapping[str, Any] | None = None,
+    pi: list[str], model: ScriptedModel, tmp_path: Path, message: str = "go", settings: Mapping[str, Any] | None = None
 ) -> Event:
     """Sends one prompt to pi and returns the last assistant message."""
     env = pi_env(model.agent_dir(tmp_path, settings))

@@ -14,18 +14,7 @@ from ralph_rpc.demo.model import Reply
 from tests.real_pi import provision
 from tests.real_pi.scripted_model import MODEL_ARGS, ScriptedModel
 from tests.rig import git, user_texts
-from tests.ticket_rig import (
-    HOLD,
-    MARKER,
-    STEPS,
-    Gate,
-    GitGate,
-    Held,
-    TicketRig,
-    backlog_project,
-    hold,
-    with_own_edits,
-)
+from tests.ticket_rig import HOLD, MARKER, STEPS, Gate, GitGate, Held, TicketRig, backlog_project, hold, with_own_edits
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
 NAMED = re.compile(r"^Ticket (\S+), ", re.MULTILINE)
@@ -89,9 +78,7 @@ def newest(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.pi
-def test_one_pi_works_them_off_in_the_order_of_their_deps_each_with_a_fresh_mind(
-    tmp_path: Path, pi: list[str]
-) -> None:
+def test_one_pi_works_them_off_in_the_order_of_their_deps_each_with_a_fresh_mind(tmp_path: Path, pi: list[str]) -> None:
     order = ["t-4", "t-3", "t-2", "t-1"]
     agents = Agents(dict.fromkeys(order, works('echo "for $RALPH_TICKET" >> $RALPH_LOOP_DIR/told')))
     with ScriptedModel(agents) as model:
@@ -110,9 +97,7 @@ def test_one_pi_works_them_off_in_the_order_of_their_deps_each_with_a_fresh_mind
         for asked in agents.asked:
             assert len(asked.texts) == 1
             assert re.findall(r"The secret of (\S+)\.", json.dumps(asked.messages)) == [asked.ticket]
-        log = git(
-            rig.project, "log", "--reverse", "--format=%(trailers:key=Ticket,valueonly)", "main"
-        ).split()
+        log = git(rig.project, "log", "--reverse", "--format=%(trailers:key=Ticket,valueonly)", "main").split()
         assert log == order
         for id in order:
             commit = git(rig.project, "log", "--format=%H", f"--grep=^Ticket: {id}$", "main").strip()
@@ -124,9 +109,19 @@ def test_one_pi_works_them_off_in_the_order_of_their_deps_each_with_a_fresh_mind
 
 
 COMPONENTS = {
-    "t-1": ("cli",), "t-2": ("core",), "t-3": ("docs",), "t-4": ("cli",), "t-5": ("cli", "core"), "t-6": ("web",),
-    "t-7": ("docs", "web"), "t-8": ("core",), "t-9": ("db",), "t-10": ("db", "cli"), "t-11": ("web",), "t-12": ("docs",),
-}  # fmt: skip
+    "t-1": ("cli",),
+    "t-2": ("core",),
+    "t-3": ("docs",),
+    "t-4": ("cli",),
+    "t-5": ("cli", "core"),
+    "t-6": ("web",),
+    "t-7": ("docs", "web"),
+    "t-8": ("core",),
+    "t-9": ("db",),
+    "t-10": ("db", "cli"),
+    "t-11": ("web",),
+    "t-12": ("docs",),
+}
 
 
 @pytest.mark.pi
@@ -144,10 +139,7 @@ def test_twelve_tickets_by_three_agents_are_all_merged_and_the_users_edits_stay_
         rig.begin("--parallel", "3", "--verify", "test -e $RALPH_TICKET.txt")
         rig.check_done(*COMPONENTS)
         assert rig.users_own() == before
-        assert (
-            git(rig.project, "status", "--porcelain")
-            == " M mine/edited.txt\nM  mine/staged.txt\n?? mine/new.txt\n"
-        )
+        assert git(rig.project, "status", "--porcelain") == " M mine/edited.txt\nM  mine/staged.txt\n?? mine/new.txt\n"
         assert rig.on_main("shared.txt") == "3\n"
         seen = rig.seen(COMPONENTS)
         assert seen.most == 3 and seen.pis <= 3, seen
@@ -197,9 +189,10 @@ def test_a_conflict_goes_back_to_the_agent_who_resolves_it(tmp_path: Path, newes
 
 @pytest.mark.pi
 @pytest.mark.parametrize(
-    "attempt", ["true", "git merge main; git add -A; git commit -qm 'with markers'", "git merge main"],
+    "attempt",
+    ["true", "git merge main; git add -A; git commit -qm 'with markers'", "git merge main"],
     ids=["does nothing", "commits the markers", "leaves the merge"],
-)  # fmt: skip
+)
 def test_a_conflict_that_nobody_resolves_needs_a_merge_and_keeps_its_branch(
     tmp_path: Path, newest: str, attempt: str
 ) -> None:
@@ -279,9 +272,7 @@ def test_a_ticket_that_its_agent_closes_is_done_and_a_marker_in_prose_is_not(
 
     def boasts(asked: Asked) -> Reply:
         again = "attempt 2 of" in asked.texts[0]
-        return works(
-            says=f"done\n{MARKER}" if again else f"When it is done I shall say {MARKER} and be happy."
-        )(asked)
+        return works(says=f"done\n{MARKER}" if again else f"When it is done I shall say {MARKER} and be happy.")(asked)
 
     with ScriptedModel(Agents({"t-1": closes, "t-2": boasts})) as model:
         rig = rig_for(tmp_path, newest, model, tracked)
@@ -294,9 +285,7 @@ def test_a_ticket_that_its_agent_closes_is_done_and_a_marker_in_prose_is_not(
 
 
 @pytest.mark.pi
-def test_a_steer_reaches_the_agent_of_its_ticket_and_is_refused_without_one(
-    tmp_path: Path, newest: str
-) -> None:
+def test_a_steer_reaches_the_agent_of_its_ticket_and_is_refused_without_one(tmp_path: Path, newest: str) -> None:
     agents = Agents({"t-1": works(HOLD), "t-2": works(HOLD)})
     with ScriptedModel(agents) as model:
         rig = rig_for(tmp_path, newest, model)
@@ -353,9 +342,7 @@ def test_merges_that_wait_for_their_user_hold_up_nobody_and_keep_no_pi(tmp_path:
 @pytest.mark.parametrize(
     "step", ["running", "verifying", "before it lands", "after it landed", "after its worktree went"]
 )
-def test_a_killed_runner_is_followed_by_one_that_ends_in_the_same_state(
-    tmp_path: Path, newest: str, step: str
-) -> None:
+def test_a_killed_runner_is_followed_by_one_that_ends_in_the_same_state(tmp_path: Path, newest: str, step: str) -> None:
     with ScriptedModel(Agents({id: works(*before) for id, before in Held.AGENTS.items()})) as model:
         held = Held(tmp_path / "gate", rig_for(tmp_path, newest, model), STEPS[step])
         held.reach()
@@ -390,13 +377,9 @@ def test_a_runner_killed_over_a_ticket_in_the_project_itself_leaves_it_to_the_ne
         rig.let_go("t-1")
         rig.resume()
         rig.check_done("t-1", "t-2", worktrees=False)
-        log = git(
-            rig.project, "log", "--reverse", "--format=%(trailers:key=Ticket,valueonly)", "main"
-        ).split()
+        log = git(rig.project, "log", "--reverse", "--format=%(trailers:key=Ticket,valueonly)", "main").split()
         assert log == ["t-1", "t-2"]
-        assert [one["outcome"] for one in rig.attempts("t-1")] == (
-            ["crashed", "ok"] if gate is None else ["ok"]
-        )
+        assert [one["outcome"] for one in rig.attempts("t-1")] == (["crashed", "ok"] if gate is None else ["ok"])
         assert git(rig.project, "status", "--porcelain") == ""
 
 
@@ -420,27 +403,43 @@ def test_one_ticket_is_run_by_itself_with_a_structured_result(
         assert any(done["session_id"] in path.name for path in (loop / "sessions").rglob("*.jsonl"))
 
         failed = json.loads(rig.run("run-ticket", "t-2", "--json", *options, check=1).stdout)
-        assert (
-            not failed["success"]
-            and failed["status"] == "failed"
-            and "not done after 1 attempt" in failed["error"]
-        )
+        assert not failed["success"] and failed["status"] == "failed" and "not done after 1 attempt" in failed["error"]
         assert failed["branch"] == "ralph/ticket-t-2/t-2"
         missing = rig.run("run-ticket", "t-9", *options, check=2)
         assert "t-9" in missing.stderr and not (rig.project / ".ralph" / "ticket-t-9").exists()
 
         monkeypatch.setenv("PI_CODING_AGENT_DIR", rig.env["PI_CODING_AGENT_DIR"])
         result = api.run_ticket(
-            "t-3",
-            rig.project,
-            pi=newest,
-            provider=MODEL_ARGS[1],
-            model=MODEL_ARGS[3],
-            worktrees=True,
-            timeout=60,
+            "t-3", rig.project, pi=newest, provider=MODEL_ARGS[1], model=MODEL_ARGS[3], worktrees=True, timeout=60
         )
         assert result.success and result.error is None and set(asdict(result)) == set(done)
         assert (result.ticket_id, result.return_code, result.termination_method) == ("t-3", 0, "eof")
         assert rig.merges() == {"t-1": 1, "t-3": 1}
         assert {asked.ticket for asked in agents.asked} == {"t-1", "t-2", "t-3"}
         rig.check_whole()
+
+
+@pytest.mark.pi
+def test_what_agents_file_as_their_last_act_and_epics_above_them_are_done_to_the_last(
+    tmp_path: Path, pi: list[str]
+) -> None:
+    filed = (
+        "printf -- '---\\nid: ét-2\\nstatus: todo\\nassignee: @joe\\nparent: top\\n---\\n# Late\\n' > .tickets/late.md"
+    )
+    agents = Agents({"t-1": works(filed)})
+    with ScriptedModel(agents) as model:
+        rig = rig_for(tmp_path, pi[-1], model)
+        rig.add("t-1")
+        (rig.project / ".tickets" / "top.md").write_text("---\nid: top\ntype: epic\nstatus: open\n---\n# All of it\n")
+        (rig.project / ".tickets" / "t-1.md").write_text(
+            rig.ticket("t-1").replace("type: task", "type: task\nparent: top")
+        )
+        rig.commit()
+        rig.begin("--worktrees", "--verify", "true")
+        state = rig.wait_end()
+        assert (state["status"], state["stopReason"], state["error"]) == ("completed", "tickets-done", None), rig.log()
+        assert [asked.ticket for asked in agents.asked if asked.turn == 0] == ["t-1", "ét-2"]
+        assert rig.on_main("ét-2.txt") == "work of ét-2\n"
+        assert "status: closed\nassignee: @joe\n" in rig.on_main(".tickets/late.md")
+        assert "status: closed" in rig.on_main(".tickets/top.md")
+        rig.check_tidy()

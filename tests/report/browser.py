@@ -24,9 +24,13 @@ def _provided() -> str | None:
         return None
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "playwright", "install", "--only-shell", "chromium"], check=False, timeout=INSTALL_S,
-            capture_output=True, text=True, env={**os.environ, "PLAYWRIGHT_BROWSERS_PATH": str(CACHE)},
-        )  # fmt: skip
+            [sys.executable, "-m", "playwright", "install", "--only-shell", "chromium"],
+            check=False,
+            timeout=INSTALL_S,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PLAYWRIGHT_BROWSERS_PATH": str(CACHE)},
+        )
     except subprocess.TimeoutExpired:
         return f"playwright has not installed one in {INSTALL_S} s"
     return None if done.returncode == 0 else (done.stderr or done.stdout).strip()[-300:]
@@ -41,9 +45,7 @@ def chromium() -> Iterator[Browser]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(CACHE))
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=next(filter(None, map(shutil.which, NAMES)), None)
-            )
+            browser = playwright.chromium.launch(executable_path=next(filter(None, map(shutil.which, NAMES)), None))
             try:
                 yield browser
             finally:

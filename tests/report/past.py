@@ -21,17 +21,9 @@ SAID = (
     "Read the changelog and the open items; the next is link reference definitions.",
 )
 TROUBLE: dict[int, Json] = {
-    5: {
-        "outcome": "failed",
-        "error": "529: Overloaded. Please try again in a moment.",
-        "errorKind": "overloaded",
-    },
+    5: {"outcome": "failed", "error": "529: Overloaded. Please try again in a moment.", "errorKind": "overloaded"},
     9: {"outcome": "timeout", "error": "no sign of life; ended by an abort", "errorKind": "hang"},
-    14: {
-        "outcome": "crashed",
-        "error": "pi ended in the middle of an iteration (exit code 134)",
-        "errorKind": "crash",
-    },
+    14: {"outcome": "crashed", "error": "pi ended in the middle of an iteration (exit code 134)", "errorKind": "crash"},
     15: {"outcome": "aborted"},
 }
 TOOLS = (("bash", 4_200, 7), ("read", 30, 90), ("edit", 25, 12), ("grep", 120, 40), ("write", 20, 60))
@@ -79,8 +71,7 @@ class Past:
         calls = self.rng.randint(6, 30)
         for _ in range(calls):
             self.from_pi(
-                "message_update",
-                assistantMessageEvent={"type": "text_delta", "contentIndex": 0, "delta": "word "},
+                "message_update", assistantMessageEvent={"type": "text_delta", "contentIndex": 0, "delta": "word "}
             )
             name, usual, odds = self.rng.choice(TOOLS)
             self.tool(name, int(usual * self.rng.uniform(0.3, 3)), self.rng.randrange(odds) == 0)
@@ -89,14 +80,30 @@ class Past:
         session = self.paths.sessions / f"2026-02-06T17-50-00-000Z_{number:04}.jsonl"
         session.write_text("{}\n")
         record = {
-            "iteration": number, "kind": "work", "outcome": "ok", "startedAt": iso(start), "endedAt": iso(self.now),
-            "durationMs": self.now - start, "turns": calls + 1, "toolCalls": calls, "tokensIn": read,
-            "tokensOut": self.rng.randint(2_000, 11_000), "cacheRead": read * self.rng.randint(2, 6), "cacheWrite": 0,
-            "cost": round(read / 1e5 + self.rng.random() / 4, 4), "model": "scripted-1", "provider": "scripted",
-            "sessionId": f"{number:04}", "sessionFile": str(session), "summary": self.rng.choice(SAID),
+            "iteration": number,
+            "kind": "work",
+            "outcome": "ok",
+            "startedAt": iso(start),
+            "endedAt": iso(self.now),
+            "durationMs": self.now - start,
+            "turns": calls + 1,
+            "toolCalls": calls,
+            "tokensIn": read,
+            "tokensOut": self.rng.randint(2_000, 11_000),
+            "cacheRead": read * self.rng.randint(2, 6),
+            "cacheWrite": 0,
+            "cost": round(read / 1e5 + self.rng.random() / 4, 4),
+            "model": "scripted-1",
+            "provider": "scripted",
+            "sessionId": f"{number:04}",
+            "sessionFile": str(session),
+            "summary": self.rng.choice(SAID),
             "commits": [f"{self.rng.randrange(1 << 160):040x}" for _ in range(self.rng.randint(0, 3))],
-            "filesChanged": self.rng.randint(0, 9), "steering": [], "eventsFrom": offset, "eventsTo": 0,
-        } | changes  # fmt: skip
+            "filesChanged": self.rng.randint(0, 9),
+            "steering": [],
+            "eventsFrom": offset,
+            "eventsTo": 0,
+        } | changes
         self.event("ralph_iteration_end", **record)
         record["eventsTo"] = len(self.log)
         self.records.append(record)
@@ -110,23 +117,28 @@ class Past:
             file.write(self.log)
         totals = {
             key: sum(record[key] for record in self.records)
-            for key in (
-                "turns",
-                "toolCalls",
-                "durationMs",
-                "tokensIn",
-                "tokensOut",
-                "cacheRead",
-                "cacheWrite",
-                "cost",
-            )
+            for key in ("turns", "toolCalls", "durationMs", "tokensIn", "tokensOut", "cacheRead", "cacheWrite", "cost")
         }
-        state = forged.state(self.paths, **{
-            "status": "completed", "stopReason": "verified", "pid": None, "pidStartTime": None, "model": "scripted-1",
-            "provider": "scripted", "iteration": self.iteration, "startedAt": iso(BEGIN), "endedAt": iso(self.now),
-            "updatedAt": iso(self.now), "elapsedMs": sum(record["durationMs"] for record in self.records), "lastText": "All 61 tests pass.\n\n<promise>COMPLETE</promise>",
-            "stats": {**totals, "iterations": len(self.records)}, "config": {**forged.CONFIG, "verify": "pytest -q"}, **changes,
-        })  # fmt: skip
+        state = forged.state(
+            self.paths,
+            **{
+                "status": "completed",
+                "stopReason": "verified",
+                "pid": None,
+                "pidStartTime": None,
+                "model": "scripted-1",
+                "provider": "scripted",
+                "iteration": self.iteration,
+                "startedAt": iso(BEGIN),
+                "endedAt": iso(self.now),
+                "updatedAt": iso(self.now),
+                "elapsedMs": sum(record["durationMs"] for record in self.records),
+                "lastText": "All 61 tests pass.\n\n<promise>COMPLETE</promise>",
+                "stats": {**totals, "iterations": len(self.records)},
+                "config": {**forged.CONFIG, "verify": "pytest -q"},
+                **changes,
+            },
+        )
         self.paths.state.write_bytes(orjson.dumps(state))
         self.paths.config.write_bytes(orjson.dumps(state["config"]))
         self.paths.task.write_text(
@@ -145,19 +157,11 @@ def evening(project: Path) -> LoopPaths:
         if number == 3:
             message = "Leave the HTML blocks for last."
             journal.append(
-                {
-                    "at": past.now,
-                    "id": "s1",
-                    "command": "steer",
-                    "state": "received",
-                    "body": {"message": message},
-                }
+                {"at": past.now, "id": "s1", "command": "steer", "state": "received", "body": {"message": message}}
             )
             past.event("ralph_command", id="s1", command="steer", state="accepted", message=message)
             past.now += 4_000
-            journal.append(
-                {"at": past.now, "id": "s1", "command": "steer", "state": "delivered", "iteration": 3}
-            )
+            journal.append({"at": past.now, "id": "s1", "command": "steer", "state": "delivered", "iteration": 3})
             past.event("ralph_command", id="s1", command="steer", state="delivered")
         if number == 5:
             past.from_pi("auto_retry_start", attempt=1, delayMs=2_000, errorMessage="529: Overloaded")
@@ -169,9 +173,7 @@ def evening(project: Path) -> LoopPaths:
             past.event("ralph_status", **{"from": "running", "to": "paused", "reason": "paused by a command"})
             past.now += 3 * 3_600_000
             past.event("ralph_loop_start", name="parser", pid=5011, resumed=True)
-            past.event(
-                "ralph_notice", level="warning", message="ended 2 processes that an earlier run left behind"
-            )
+            past.event("ralph_notice", level="warning", message="ended 2 processes that an earlier run left behind")
         red = {
             "command": "pytest -q",
             "exitCode": 1,
@@ -207,14 +209,21 @@ def backlog(project: Path) -> LoopPaths:
         if number == 2:
             past.work(ticket=ticket, attempt=2, kind="conflict")
         record: Json = {
-            "ticket": ticket, "status": status, "attempt": 1 + (number == 2), "sessionId": "s", "branch": f"ralph/night/{ticket}",
-            "startedAt": iso(past.now - 60_000), "endedAt": iso(past.now), "durationMs": 60_000, "returnCode": 0,
-            "terminationMethod": "eof", "error": "conflict in src/table.py" if number == 2 else None, "newer": ["key"],
-        }  # fmt: skip
+            "ticket": ticket,
+            "status": status,
+            "attempt": 1 + (number == 2),
+            "sessionId": "s",
+            "branch": f"ralph/night/{ticket}",
+            "startedAt": iso(past.now - 60_000),
+            "endedAt": iso(past.now),
+            "durationMs": 60_000,
+            "returnCode": 0,
+            "terminationMethod": "eof",
+            "error": "conflict in src/table.py" if number == 2 else None,
+            "newer": ["key"],
+        }
         (folder / f"{ticket}.json").write_bytes(orjson.dumps(record))
-    return past.finish(
-        kind="tickets", status="error", stopReason="blocked", error="ab-7 needs a merge by hand"
-    )
+    return past.finish(kind="tickets", status="error", stopReason="blocked", error="ab-7 needs a merge by hand")
 
 
 def poisoned(project: Path, evil: str) -> LoopPaths:
@@ -232,9 +241,18 @@ def poisoned(project: Path, evil: str) -> LoopPaths:
     past.from_pi("tool_execution_end", toolCallId="1", toolName=evil, result=result, isError=True)
     verify = {"command": evil, "exitCode": 1, "durationMs": 1, "tail": evil}
     past.work(
-        ticket=evil, outcome="failed", error=evil, summary=evil, model=evil, provider=evil, sessionId=evil, sessionFile=evil,
-        commits=[evil], startedAt=evil, verify=verify,
-    )  # fmt: skip
+        ticket=evil,
+        outcome="failed",
+        error=evil,
+        summary=evil,
+        model=evil,
+        provider=evil,
+        sessionId=evil,
+        sessionFile=evil,
+        commits=[evil],
+        startedAt=evil,
+        verify=verify,
+    )
     past.work(sessionFile="javascript:alert(1)")
     (past.paths.dir / "tickets").mkdir()
     ticket = {
@@ -249,8 +267,19 @@ def poisoned(project: Path, evil: str) -> LoopPaths:
     (past.paths.dir / "tickets" / "a.json").write_bytes(orjson.dumps(ticket))
     past.event("ralph_loop_end", status=evil, stopReason=evil, error=evil)
     paths = past.finish(
-        name=evil, cwd=evil, ralphDir=evil, status="error", error=evil, model=evil, provider=evil, piVersion=evil,
-        startedAt=evil, endedAt=evil, updatedAt=evil, lastText=evil, worktree={"branch": evil, "path": evil},
-    )  # fmt: skip
+        name=evil,
+        cwd=evil,
+        ralphDir=evil,
+        status="error",
+        error=evil,
+        model=evil,
+        provider=evil,
+        piVersion=evil,
+        startedAt=evil,
+        endedAt=evil,
+        updatedAt=evil,
+        lastText=evil,
+        worktree={"branch": evil, "path": evil},
+    )
     paths.task.write_text(evil)
     return paths

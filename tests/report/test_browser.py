@@ -57,9 +57,7 @@ def written(folder: Path, loop: str) -> str:
     return page.as_uri()
 
 
-def opened(
-    browser: Browser, address: str, width: int = 1_100, scheme: str = "light"
-) -> tuple[Page, list[str]]:
+def opened(browser: Browser, address: str, width: int = 1_100, scheme: str = "light") -> tuple[Page, list[str]]:
     """The page, and everything that it complained of or asked the network for."""
     page = browser.new_page(
         viewport={"width": width, "height": 900}, color_scheme="dark" if scheme == "dark" else "light"
@@ -81,6 +79,22 @@ def test_a_page_is_silent_and_as_wide_as_a_phone(browser: Browser, tmp_path: Pat
     assert trouble == []
 
 
+@pytest.mark.parametrize("loop", ["evening", "backlog"])
+def test_no_table_is_cut_on_a_small_screen(browser: Browser, tmp_path: Path, loop: str) -> None:
+    page, _ = opened(browser, written(tmp_path, loop), width=1_200)
+    wide = "[...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth)"
+    assert page.evaluate(f"{wide}.map((one) => [one.getAttribute('aria-labelledby'), one.scrollWidth])") == []
+
+
+def test_the_axis_of_a_chart_ends_under_its_last_bar(browser: Browser, tmp_path: Path) -> None:
+    page, _ = opened(browser, written(tmp_path, "backlog"))
+    ends = page.evaluate("""() => [...document.querySelectorAll('.charts figure')].map((figure) => {
+      const bars = [...figure.querySelectorAll('rect')].map((bar) => bar.getBoundingClientRect().right);
+      return [Math.max(...bars), figure.querySelector('.axis').getBoundingClientRect().right];
+    })""")
+    assert len(ends) == 3 and all(abs(bar - axis) < 15 for bar, axis in ends), ends
+
+
 def test_what_a_page_quotes_does_nothing(browser: Browser, tmp_path: Path) -> None:
     page, trouble = opened(browser, written(tmp_path, "hostile"))
     assert page.locator("script, img, iframe, object, form, base").count() == 0
@@ -97,9 +111,7 @@ def test_what_a_page_quotes_does_nothing(browser: Browser, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("loop", ["evening", "backlog"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_stands_out_from_its_ground(
-    browser: Browser, tmp_path: Path, loop: str, scheme: str
-) -> None:
+def test_every_text_stands_out_from_its_ground(browser: Browser, tmp_path: Path, loop: str, scheme: str) -> None:
     """4.5 : 1, as WCAG AA asks of small text."""
     page, _ = opened(browser, written(tmp_path, loop), scheme=scheme)
     ratio, where = page.evaluate(LEAST_CONTRAST)
@@ -119,12 +131,7 @@ def test_dark_is_dark_and_light_is_light(browser: Browser, tmp_path: Path) -> No
 @pytest.mark.parametrize("loop", ["evening", "backlog"])
 def test_a_page_can_be_read_without_seeing_it(browser: Browser, tmp_path: Path, loop: str) -> None:
     page, _ = opened(browser, written(tmp_path, loop))
-    assert (
-        page.locator("html[lang=en]").count()
-        == page.locator("h1").count()
-        == page.locator("main").count()
-        == 1
-    )
+    assert page.locator("html[lang=en]").count() == page.locator("h1").count() == page.locator("main").count() == 1
     tables = page.locator("table").count()
     assert tables >= 4
     assert (

@@ -32,24 +32,52 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Ca
     return called
 
 
-def test_a_page_is_written_into_the_current_folder_and_its_path_is_told(call: Call) -> None:
-    page = Path.cwd() / "parser-report.html"
+def test_a_page_is_written_beside_the_loops_files_and_its_path_is_told(call: Call) -> None:
+    page = Path.cwd() / ".ralph/parser/report.html"
     assert call("parser") == f"{page}\n"
     assert page.read_text().startswith("<!DOCTYPE html>")
     assert page.stat().st_mode & 0o777 == 0o600, "a report quotes what a private folder holds"
-    assert list(Path.cwd().glob(".tmp-*")) == []
+    assert [path.name for path in Path.cwd().iterdir()] == [".ralph"], "git add -A would take it along"
+    assert list(page.parent.glob(".tmp-*")) == []
+
+
+def test_a_link_that_an_agent_has_laid_in_its_place_is_replaced_not_followed(call: Call, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    page = Path.cwd() / ".ralph/parser/report.html"
+    page.symlink_to(victim)
+    call("parser")
+    assert victim.read_text() == "mine" and not page.is_symlink()
+
+
+def test_without_a_name_it_is_the_only_loop(call: Call) -> None:
+    assert call() == f"{Path.cwd() / '.ralph/parser/report.html'}\n"
+    call("-o", ".")
+    assert (Path.cwd() / "parser-report.html").is_file()
+
+
+def test_open_shows_the_page_in_the_browser(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(browser))
+    page = call("parser", "--open").strip()
+    assert (tmp_path / "opened").read_text() == Path(page).as_uri()
+    with pytest.raises(RalphError, match="--open is for the page"):
+        call("parser", "--open", "--format", "md")
 
 
 @pytest.mark.parametrize(
     ("args", "begins"),
     [
-        (("-o", "-"), "<!DOCTYPE html>"), (("--format", "md"), "# parser: completed"), (("--format", "json"), "{"), (("--json",), "{"),
+        (("-o", "-"), "<!DOCTYPE html>"),
+        (("--format", "md"), "# parser: completed"),
+        (("--format", "json"), "{"),
+        (("--json",), "{"),
         (("--format", "md", "-o", "-"), "# parser: completed"),
     ],
-)  # fmt: skip
-def test_it_can_go_to_stdout_where_markdown_and_json_go_anyway(
-    call: Call, args: tuple[str, ...], begins: str
-) -> None:
+)
+def test_it_can_go_to_stdout_where_markdown_and_json_go_anyway(call: Call, args: tuple[str, ...], begins: str) -> None:
     assert call("parser", *args).startswith(begins)
     assert [path.name for path in Path.cwd().iterdir()] == [".ralph"]
 
@@ -70,7 +98,7 @@ def test_a_folder_gets_a_file_of_the_usual_name(call: Call, tmp_path: Path) -> N
 def test_a_report_replaces_an_older_one_and_follows_a_link_to_it(call: Call, tmp_path: Path) -> None:
     (tmp_path / "there.html").write_text("old")
     Path("parser-report.html").symlink_to(tmp_path / "there.html")
-    call("parser")
+    call("parser", "-o", "parser-report.html")
     assert (tmp_path / "there.html").read_text().startswith("<!DOCTYPE")
     assert Path("parser-report.html").is_symlink()
 
@@ -102,9 +130,7 @@ def test_a_wrong_format_is_refused(call: Call) -> None:
 
 
 @pytest.mark.parametrize("name", ["parser", "parser-20260206-215330"])
-def test_an_archived_loop_is_found_by_its_name_the_newest_first(
-    call: Call, capsys: Capture, name: str
-) -> None:
+def test_an_archived_loop_is_found_by_its_name_the_newest_first(call: Call, capsys: Capture, name: str) -> None:
     archive = Path.cwd() / ".ralph" / ".archive"
     archive.mkdir()
     (Path.cwd() / ".ralph" / "parser").rename(archive / "parser-20260206-215330")

@@ -14,13 +14,14 @@ import pytest
 
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.model.iteration import Iteration
-from ralph_rpc.report.facts import Facts, Tool
-from ralph_rpc.report.fold import Fold
+from ralph_rpc.report.facts import Report, ToolUse
 from ralph_rpc.report.gather import gather
+from ralph_rpc.report.tally import LogTally
 from tests.cli import forged
 from tests.faults.hostile import mutant
 from tests.faults.test_inert import OURS, in_turn, poisoned, recorded
 from tests.report import past
+from tests.rig import git
 
 TRANSCRIPTS = sorted((Path(__file__).parents[1] / "data" / "transcripts").glob("*/*.jsonl"))
 
@@ -34,12 +35,12 @@ def spoilt(rng: random.Random, event: dict[str, Any]) -> bytes:
     return mutant(rng, {"at": 1, "id": "i", "iteration": 1, "reason": "r", **event})
 
 
-def tool(facts: Facts, name: str) -> Tool:
+def tool(facts: Report, name: str) -> ToolUse:
     return next(one for one in facts.tools if one.name == name)
 
 
-def folded(*log: dict[str, Any]) -> Fold:
-    fold = Fold()
+def folded(*log: dict[str, Any]) -> LogTally:
+    fold = LogTally()
     for event in log:
         fold.line(orjson.dumps(event))
     return fold
@@ -90,11 +91,7 @@ def test_the_journal_tells_of_messages_that_the_log_has_lost(tmp_path: Path) -> 
     paths = past.evening(tmp_path)
     paths.events.write_bytes(b"")
     (message,) = gather(paths).messages
-    assert (message.text, message.state, message.iteration) == (
-        "Leave the HTML blocks for last.",
-        "delivered",
-        3,
-    )
+    assert (message.text, message.state, message.iteration) == ("Leave the HTML blocks for last.", "delivered", 3)
 
 
 def test_a_message_that_has_ended_is_not_reopened_by_a_log_that_lost_its_end(tmp_path: Path) -> None:
@@ -119,8 +116,15 @@ def test_retries_of_pi_are_counted_by_their_error(tmp_path: Path) -> None:
 def test_a_runner_that_was_lost_is_seen_by_the_start_after_it(tmp_path: Path) -> None:
     life = gather(past.evening(tmp_path)).life
     assert [step.what for step in life] == [
-        "started", "pi started", "pi ended", "pi started", "paused", "runner lost", "resumed", "completed",
-    ]  # fmt: skip
+        "started",
+        "pi started",
+        "pi ended",
+        "pi started",
+        "paused",
+        "runner lost",
+        "resumed",
+        "completed",
+    ]
     assert [step.what for step in life if step.is_bad] == ["pi ended", "runner lost"]
 
 
@@ -157,9 +161,7 @@ def test_tickets_have_their_record_and_what_their_iterations_add_up_to(tmp_path:
     assert list(by_id) == ["ab-1", "ab-2", "ab-7", "zz-9"]
     stuck = by_id["ab-7"]
     assert (stuck.status, stuck.attempt, stuck.iterations) == ("needs-merge", 2, [3, 4])
-    assert stuck.cost == pytest.approx(
-        sum(one["cost"] for one in facts.iterations if one.get("ticket") == "ab-7")
-    )
+    assert stuck.cost == pytest.approx(sum(one["cost"] for one in facts.iterations if one.get("ticket") == "ab-7"))
     assert len(stuck.session_files) == 2 and all(file in facts.sessions for file in stuck.session_files)
     assert [(one.ticket, one.kind, one.cause) for one in facts.failures] == [
         ("ab-7", "needs-merge", "conflict in src/table.py")
@@ -172,9 +174,11 @@ def test_tickets_that_run_at_once_do_not_mix_their_tools() -> None:
         return event | {"ralph": {"at": at, "iteration": 1, "ticket": ticket}}
 
     fold = folded(
-        stamped("tool_execution_start", "a", 0), stamped("tool_execution_start", "b", 50),
-        stamped("tool_execution_end", "a", 100), stamped("tool_execution_end", "b", 300),
-    )  # fmt: skip
+        stamped("tool_execution_start", "a", 0),
+        stamped("tool_execution_start", "b", 50),
+        stamped("tool_execution_end", "a", 100),
+        stamped("tool_execution_end", "b", 300),
+    )
     (bash,) = fold.tools()
     assert (bash.calls, bash.total_ms, bash.longest_ms) == (2, 350, 250)
 
@@ -249,12 +253,10 @@ def test_sessions_of_an_archived_loop_are_found_where_they_are_now(tmp_path: Pat
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_transcripts_of_all_generations_are_understood(path: Path) -> None:
     lines = path.read_bytes().split(b"\n")
-    fold = Fold()
+    fold = LogTally()
     for line in lines:
         fold.line(line)
-    ended = Counter(
-        json.loads(line)["toolName"] for line in lines if line.startswith(b'{"type":"tool_execution_end"')
-    )
+    ended = Counter(json.loads(line)["toolName"] for line in lines if line.startswith(b'{"type":"tool_execution_end"'))
     assert {one.name: one.calls - one.unfinished for one in fold.tools()} == dict(ended)
     retried = sum(line.startswith(b'{"type":"auto_retry_start"') for line in lines)
     assert sum(one.times for one in fold.retries()) == retried
@@ -280,7 +282,7 @@ def test_lists_have_a_limit_and_say_so(tmp_path: Path) -> None:
 def test_hostile_events_never_break_the_fold() -> None:
     rng = random.Random(4)
     for log in in_turn(rng, recorded(), 2_000):
-        fold = Fold()
+        fold = LogTally()
         for event in log:
             fold.line(json.dumps(event).encode())
             fold.line(spoilt(rng, event))
@@ -351,3 +353,89 @@ def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
 def test_the_record_of_the_log_and_of_the_file_are_the_same_shape(tmp_path: Path) -> None:
     facts = gather(past.evening(tmp_path))
     assert all(Iteration.__required_keys__ <= record.keys() for record in facts.iterations)
+
+
+def test_a_tickets_commits_are_those_that_its_merge_brought(tmp_path: Path) -> None:
+    """The runner's own commit, and none that others had merged meanwhile."""
+    paths = past.backlog(tmp_path)
+
+    def commit(subject: str) -> None:
+        git(tmp_path, "commit", "-q", "--allow-empty", "-m", subject)
+
+    git(tmp_path, "init", "-q", "-b", "main")
+    commit("base")
+    git(tmp_path, "switch", "-q", "-c", "ticket")
+    commit("the agent's")
+    git(tmp_path, "switch", "-q", "main")
+    commit("merged meanwhile")
+    git(tmp_path, "switch", "-q", "ticket")
+    git(tmp_path, "merge", "-q", "--no-edit", "main")
+    commit("the runner's")
+    git(tmp_path, "switch", "-q", "main")
+    git(tmp_path, "merge", "-q", "--no-ff", "--no-edit", "ticket")
+    for ticket, merge in (
+        ("ab-1", git(tmp_path, "rev-parse", "HEAD").strip()),
+        ("ab-2", "--output=x"),
+        ("zz-9", "0" * 40),
+    ):
+        file = paths.dir / "tickets" / f"{ticket}.json"
+        file.write_bytes(orjson.dumps(orjson.loads(file.read_bytes()) | {"mergeCommit": merge}))
+    for number in range(1, 6):
+        record = paths.iterations / f"{number:03}.json"
+        record.write_bytes(orjson.dumps(orjson.loads(record.read_bytes()) | {"commits": []}))
+    found = {ticket.ticket: ticket.commits for ticket in gather(paths).tickets}
+    assert found == {"ab-1": 2, "ab-2": 0, "ab-7": 0, "zz-9": 0}
+
+
+def test_a_tickets_commits_without_a_merge_are_those_of_its_branch_or_the_agents_and_the_runners(
+    tmp_path: Path,
+) -> None:
+    paths = past.backlog(tmp_path)
+    git(tmp_path, "init", "-q", "-b", "main")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "base")
+    git(tmp_path, "switch", "-q", "-c", "ralph/night/ab-1")
+    for subject in ("the agent's", "the runner's"):
+        git(tmp_path, "commit", "-q", "--allow-empty", "-m", subject)
+    state = orjson.loads(paths.state.read_bytes())
+    state["config"]["into"] = "main"
+    paths.state.write_bytes(orjson.dumps(state))
+    changes = {
+        "ab-1": {"branch": "ralph/night/ab-1", "status": "needs-merge", "mergeCommit": None},
+        "ab-2": {"branch": None, "status": "closed", "mergeCommit": None, "commit": "1" * 40},
+    }
+    for ticket, change in changes.items():
+        file = paths.dir / "tickets" / f"{ticket}.json"
+        file.write_bytes(orjson.dumps(orjson.loads(file.read_bytes()) | change))
+    agents = {"ab-1": 1, "ab-2": 2}
+    for file in paths.iterations.glob("*.json"):
+        record = orjson.loads(file.read_bytes())
+        file.write_bytes(orjson.dumps(record | {"commits": ["0" * 40] * agents.pop(record.get("ticket"), 0)}))
+    found = {ticket.ticket: ticket.commits for ticket in gather(paths).tickets}
+    assert (found["ab-1"], found["ab-2"]) == (2, 3)
+
+
+def status(to: str, at: int, reason: str | None = None) -> dict[str, Any]:
+    return {"type": "ralph_status", "at": at, "from": "x", "to": to} | ({"reason": reason} if reason else {})
+
+
+def test_what_was_waited_for_is_summed_by_its_reason() -> None:
+    fold = folded(
+        {"type": "ralph_loop_start", "at": 0, "pid": 1, "resumed": False},
+        status("waiting", 1_000, "429"),
+        status("running", 4_000),
+        status("paused", 5_000),
+        status("running", 15_000),
+        status("waiting", 20_000, "429"),
+        status("waiting", 21_000, "529"),
+        # The runner was killed; the last that was heard of it was the wait's beginning and one command.
+        {"type": "ralph_command", "at": 23_000, "id": "i", "command": "steer", "state": "accepted"},
+        {"type": "ralph_loop_start", "at": 99_000, "pid": 2, "resumed": True},
+        status("paused", 100_000),
+    )
+    found = [(one.what, one.reason, one.times, one.total_ms, one.longest_ms) for one in fold.waits(103_000)]
+    assert found == [
+        ("paused", None, 2, 13_000, 10_000),
+        ("waiting", "429", 2, 4_000, 3_000),
+        ("waiting", "529", 1, 2_000, 2_000),
+    ]
+    assert folded(status("waiting", 1_000, "x")).waits(None)[0].total_ms == 0

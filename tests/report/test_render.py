@@ -14,10 +14,47 @@ from tests.faults import hostile
 from tests.report import past
 
 TAGS = {
-    "html", "head", "meta", "link", "title", "style", "body", "main", "header", "aside", "footer", "p", "div", "span",
-    "h1", "h2", "ul", "li", "dl", "dt", "dd", "details", "summary", "pre", "figure", "figcaption", "svg", "g", "line",
-    "rect", "i", "table", "caption", "thead", "tbody", "tr", "th", "td", "br", "a",
-}  # fmt: skip
+    "html",
+    "head",
+    "meta",
+    "link",
+    "title",
+    "style",
+    "body",
+    "main",
+    "header",
+    "aside",
+    "footer",
+    "p",
+    "div",
+    "span",
+    "h1",
+    "h2",
+    "ul",
+    "li",
+    "dl",
+    "dt",
+    "dd",
+    "details",
+    "summary",
+    "pre",
+    "figure",
+    "figcaption",
+    "svg",
+    "g",
+    "line",
+    "rect",
+    "i",
+    "table",
+    "caption",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "br",
+    "a",
+}
 ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 EVIL = (
     "</style></title></pre><script>alert(1)</script><img src=x onerror=alert(1)>\"'` onmouseover=alert(1) "
@@ -53,9 +90,19 @@ def assert_inert(text: str) -> None:
 def test_the_page_tells_all_facts_and_needs_nothing_else(tmp_path: Path) -> None:
     text = html.render(gather(past.evening(tmp_path)))
     for told in (
-        "Completed (verified) after 24 iterations", "$7.63", "scripted/scripted-1", "529: Overloaded", "Leave the HTML blocks for last.",
-        "delivered in iteration 3", "the loop ended first", "runner lost", "test_pipes", "no sign of life", "pytest -q", "1 crashed",
-    ):  # fmt: skip
+        "Completed (verified) after 24 iterations",
+        "$7.63",
+        "scripted/scripted-1",
+        "529: Overloaded",
+        "Leave the HTML blocks for last.",
+        "delivered in iteration 3",
+        "the loop ended first",
+        "runner lost",
+        "test_pipes",
+        "no sign of life",
+        "pytest -q",
+        "1 crashed",
+    ):
         assert told in text
     assert "http" not in re.sub(r'http-equiv="Content-Security-Policy"', "", text)
     assert "default-src 'none'" in text and "<script" not in text
@@ -120,7 +167,7 @@ def test_markdown_has_the_same_rows_as_json(tmp_path: Path) -> None:
         ("Iterations", "iterations"),
         ("Tools", "tools"),
         ("Failures and warnings", "failures"),
-        ("Messages and orders", "messages"),
+        ("Messages and commands", "messages"),
     ):
         assert parts[title].count("\n|") - 2 == len(told[key])
 
@@ -137,8 +184,7 @@ def test_half_of_a_surrogate_pair_can_be_written(tmp_path: Path) -> None:
 def test_any_text_anywhere_is_inert_in_every_form(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     text = "".join(
-        hostile.text(rng) + rng.choice(["<a>", "'", '"', "&lt;", "-->", "]]>", "{{", "%}", "|", "`"])
-        for _ in range(3)
+        hostile.text(rng) + rng.choice(["<a>", "'", '"', "&lt;", "-->", "]]>", "{{", "%}", "|", "`"]) for _ in range(3)
     )
     facts = gather(past.poisoned(tmp_path, text))
     assert_inert(html.render(facts))
@@ -147,7 +193,7 @@ def test_any_text_anywhere_is_inert_in_every_form(tmp_path: Path, seed: int) -> 
 
 def test_a_loop_that_has_done_nothing_yet_has_a_report(tmp_path: Path) -> None:
     facts = gather(past.Past(tmp_path).finish(status="running", endedAt=None, stopReason=None))
-    assert "None has ended yet." in html.render(facts)
+    assert "No iteration has ended yet." in html.render(facts)
     assert markdown.render(facts).startswith("# parser: crashed\n")
 
 
@@ -167,7 +213,7 @@ def test_thousands_of_iterations_share_bars_and_the_page_says_which_it_lists(tmp
 
 
 def test_bars_stack_their_parts_up_to_the_highest() -> None:
-    columns = [plots.Column([("a", 1), ("b", 3)], "one"), plots.Column([("a", 2)], "two <")]
+    columns = [plots.StackedBar([("a", 1), ("b", 3)], "one"), plots.StackedBar([("a", 2)], "two <")]
     drawn = plots.bars(columns, "t")
     heights = [float(height) for height in re.findall(r'height="([\d.]+)"/>', drawn)]
     assert heights == [25, 75, 50]
@@ -175,7 +221,7 @@ def test_bars_stack_their_parts_up_to_the_highest() -> None:
 
 
 def test_bars_of_nothing_are_no_division_by_zero() -> None:
-    assert "<svg" in plots.bars([plots.Column([("a", 0)], "one")], "t")
+    assert "<svg" in plots.bars([plots.StackedBar([("a", 0)], "one")], "t")
     assert "<svg" in plots.strip([], "t")
 
 

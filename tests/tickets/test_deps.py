@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ralph_rpc.tickets.deps import cycles
+from tests.effort import examples
 
 IDS = st.sampled_from("abcdefgh")
 GRAPHS = st.dictionaries(IDS, st.lists(IDS, max_size=3, unique=True), max_size=8)
@@ -23,7 +24,7 @@ def reachable(deps: Mapping[str, Sequence[str]], start: str) -> set[str]:
     return found
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=examples(1_000))
 @given(GRAPHS)
 def test_exactly_the_tickets_that_depend_on_themselves_are_named_once(deps: dict[str, list[str]]) -> None:
     named = [id for cycle in cycles(deps) for id in cycle.members]
@@ -34,9 +35,7 @@ def test_exactly_the_tickets_that_depend_on_themselves_are_named_once(deps: dict
 
 
 def test_a_cycle_is_told_with_all_its_members() -> None:
-    told = [
-        cycle.told() for cycle in cycles({"a": ["b"], "b": ["c"], "c": ["a", "d"], "d": ["c"], "e": ["e"]})
-    ]
+    told = [cycle.told() for cycle in cycles({"a": ["b"], "b": ["c"], "c": ["a", "d"], "d": ["c"], "e": ["e"]})]
     assert told == ["dependency cycle a -> b -> c -> a, and d", "dependency cycle e -> e"]
 
 

@@ -24,7 +24,7 @@ def rig(tmp_path: Path) -> TicketRig:
 
 
 def test_work_that_is_not_merged_is_kept_until_it_is_given_up(rig: TicketRig) -> None:
-    worktree = rig.paths.worktrees / "t-1"
+    worktree = rig.paths.worktrees() / "t-1"
     assert (worktree / "half.txt").read_text() == "half\n"
     kept = rig.run("clean", "x", "--yes", check=1)
     assert "2 uncommitted files (t-1)" in kept.stdout
@@ -36,7 +36,7 @@ def test_work_that_is_not_merged_is_kept_until_it_is_given_up(rig: TicketRig) ->
 
 
 def test_what_is_merged_is_no_reason_to_keep_a_loop(rig: TicketRig) -> None:
-    worktree = rig.paths.worktrees / "t-1"
+    worktree = rig.paths.worktrees() / "t-1"
     git(worktree, "add", "-A")
     git(worktree, "commit", "-qm", "by hand")
     git(rig.project, "merge", "-q", "--no-edit", "ralph/x/t-1")
@@ -77,7 +77,7 @@ def test_clean_removes_a_worktree_with_folders_that_an_agent_has_closed(tmp_path
     rig.begin("--worktrees", "--attempts", "1", check=None)  # it may have ended before `start` looks
     rig.wait_end()
     if lost:
-        (rig.paths.worktrees / "t-1" / ".git").unlink()
+        (rig.paths.worktrees() / "t-1" / ".git").unlink()
     kept = rig.run("clean", "x", "--yes", check=1).stdout
     assert ("its worktree has content that cannot be judged" if lost else "2 uncommitted files (t-1)") in kept
     rig.run("clean", "x", "--yes", "--force")
@@ -85,7 +85,7 @@ def test_clean_removes_a_worktree_with_folders_that_an_agent_has_closed(tmp_path
 
 
 def test_a_git_lock_that_a_killed_git_left_in_a_tickets_worktree_is_found(rig: TicketRig) -> None:
-    gitdir = Path(git(rig.paths.worktrees / "t-1", "rev-parse", "--absolute-git-dir").strip())
+    gitdir = Path(git(rig.paths.worktrees() / "t-1", "rev-parse", "--absolute-git-dir").strip())
     (gitdir / "index.lock").touch()
     told = rig.run("doctor", "--fix", check=None).stdout
     assert "index.lock" in told
@@ -94,7 +94,7 @@ def test_a_git_lock_that_a_killed_git_left_in_a_tickets_worktree_is_found(rig: T
 
 def test_a_failed_ticket_has_its_reason_as_a_note_and_is_tried_anew_by_resume(rig: TicketRig) -> None:
     note = "gave up: not done after 1 attempts"
-    assert note in (rig.paths.worktrees / "t-1/.tickets/t-1.md").read_text()
+    assert note in (rig.paths.worktrees() / "t-1/.tickets/t-1.md").read_text()
     assert git(rig.project, "status", "--porcelain") == "", "the user's copy would be in the way of the merge"
     (rig.paths.project.parent / "scripts" / "t-1.json").unlink()
     rig.resume()

@@ -8,9 +8,9 @@ import pytest
 
 from ralph_rpc.errors import RalphError
 from ralph_rpc.files import atomic
-from ralph_rpc.tickets import memory
-from ralph_rpc.tickets.memory import MemoryPlaces, read_lessons, remember, show_state
-from ralph_rpc.tickets.progress import TicketEntry
+from ralph_rpc.tickets.notes import memory
+from ralph_rpc.tickets.notes.memory import MemoryPlaces, read_lessons, remember, show_state
+from ralph_rpc.tickets.notes.progress import TicketEntry
 
 ENTRY = TicketEntry(
     id="ab-1",

@@ -6,7 +6,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ralph_rpc.tickets.progress import MARKER, TicketEntry, with_entry, with_state
+from ralph_rpc.tickets.notes.progress import MARKER, TicketEntry, with_entry, with_state
 
 AT = 1_770_000_000_123
 ENTRY = TicketEntry(
@@ -127,12 +127,24 @@ def test_line_ends_are_kept() -> None:
 
 LINES = st.lists(
     st.sampled_from(
-        ["## Current State", "## Statistics", "## History", MARKER, "- Tickets completed: 3", "- Status: X",
-         "- Current ticket: a, ab-1", "- Started: (not started)", "- Tickets failed: 9" * 3, "# x", "", "\r"]
+        [
+            "## Current State",
+            "## Statistics",
+            "## History",
+            MARKER,
+            "- Tickets completed: 3",
+            "- Status: X",
+            "- Current ticket: a, ab-1",
+            "- Started: (not started)",
+            "- Tickets failed: 9" * 3,
+            "# x",
+            "",
+            "\r",
+        ]
     )
     | st.text(max_size=10),
     max_size=20,
-).map("\n".join)  # fmt: skip
+).map("\n".join)
 
 
 @given(LINES, st.text(max_size=40), st.text(max_size=40))

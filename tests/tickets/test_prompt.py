@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ralph_rpc.tickets.prompt import TicketPrompt, build, check_template
+from ralph_rpc.prompts.ticket import TicketPrompt, build, check_template
 
 MARKER = "<promise>COMPLETE</promise>"
 PARTS = TicketPrompt(
@@ -55,14 +55,14 @@ def test_the_rules_fit_the_place() -> None:
     serial = build(replace(PARTS, worktree=False))
     assert "the runner commits the rest." in serial
     assert "worktree" not in serial
-    assert "don't push" not in build(replace(PARTS, worktree=False, into=None))
+    assert "do not push" not in build(replace(PARTS, worktree=False, into=None))
 
 
 def test_a_conflict_asks_for_the_one_merge_that_is_otherwise_forbidden() -> None:
     told = build(FULL)
     assert "`git merge main`" in told
-    assert "don't merge other than asked for above" in told
-    assert "don't merge, don't push" in build(PARTS)
+    assert "do not merge anything but what is asked for above" in told
+    assert "do not merge, do not push" in build(PARTS)
 
 
 @given(text=st.text(st.sampled_from("5f3c0<>/ticket-\n a")), nonce=st.sampled_from(["5f3c", "5", "c"]))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ralph_rpc.tickets.memory import MemoryPlaces, read_lessons, remember, show_state
-from ralph_rpc.tickets.progress import TicketEntry
+from ralph_rpc.tickets.notes.memory import MemoryPlaces, read_lessons, remember, show_state
+from ralph_rpc.tickets.notes.progress import TicketEntry
 
 PROGRESS = """\
 # Ralph Loop Progress

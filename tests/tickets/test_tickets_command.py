@@ -46,9 +46,7 @@ def show(capsys: pytest.CaptureFixture[str]) -> Show:
     return shown
 
 
-def ticket_loop(
-    project: Path, name: str = "api", config: dict[str, Any] | None = None, **changes: Any
-) -> LoopPaths:
+def ticket_loop(project: Path, name: str = "api", config: dict[str, Any] | None = None, **changes: Any) -> LoopPaths:
     """A ticket loop as files."""
     paths = forged.loop(project, name, kind="tickets", **changes)
     (paths.dir / "tickets").mkdir()
@@ -66,16 +64,30 @@ def test_without_a_loop_it_tells_what_is_ready_and_what_is_in_the_way(project: P
     write(folder, "a-1", "Second", tags=["component:cli"])
     write(folder, "a-2", "First", tags=["component:cli", "ui"], priority=0)
     write(folder, "a-10", "Later", deps=["a-1"])
-    write(folder, "a-3", "Untagged")
+    (folder / "a-3.md").write_text("---\nid: a-3\nstatus: in progress\nassignee: @joe\n---\n# Untagged\n")
     write(folder, "a-4", "Old", status="closed")
     assert show().splitlines() == [
-        "STATE    PRIO  TICKET  TITLE     COMPONENTS  WHY",
-        "ready    0     a-2     First     cli",
-        "ready    2     a-1     Second    cli         component:cli goes to a-2 first",
-        "ready    2     a-3     Untagged  -",
-        "waiting  2     a-10    Later     -           waits for a-1 (ready)",
-        "5 tickets: 3 ready, 1 waiting, 1 done",
+        "STATE    PRIO  TICKET  STATUS       ASSIGNEE     TITLE     COMPONENTS  WHY",
+        "ready    0     a-2     open         Test Person  First     cli",
+        "ready    2     a-1     open         Test Person  Second    cli         component:cli goes to a-2 first",
+        (
+            "waiting  2     a-3     in_progress  @joe         Untagged  -           is worked on by @joe; "
+            "--take-in-progress takes it"
+        ),
+        "waiting  2     a-10    open         Test Person  Later     -           waits for a-1 (ready)",
+        "5 tickets: 2 ready, 2 waiting, 1 done",
     ]
+
+
+def test_the_projects_own_component_tags_are_shown(project: Path, show: Show) -> None:
+    write(project / ".tickets", "a-1", tags=["component:x", "area:y"])
+    (project / ".tf" / "config").mkdir(parents=True)
+    settings = project / ".tf" / "config" / "settings.json"
+    for text, shown in (('{"componentTagPrefix": "area:"}', ["y"]), ("{", ["x"])):
+        settings.write_text(text)
+        assert json.loads(show("--json"))["tickets"][0]["components"] == shown
+    paths = ticket_loop(project, config={"componentPrefix": "component:"})
+    assert paths.dir.exists() and json.loads(show("--json"))["tickets"][0]["components"] == ["x"]
 
 
 def test_bad_tickets_are_named_with_file_and_line_and_the_rest_is_shown(
@@ -83,20 +95,28 @@ def test_bad_tickets_are_named_with_file_and_line_and_the_rest_is_shown(
 ) -> None:
     folder = project / ".tickets"
     write(folder, "a-1", deps=["gone"])
-    (folder / "x.md").write_text("---\nid: x\nstatus: done\n---\n")
-    (folder / "\udcff.md").write_text("no ticket")
+    (folder / "x.md").write_text("---\nid: x\nstatus: stuck\n---\n")
+    (folder / "\udcff.md").write_bytes(b"---\nid: y\n---\n\xff")
+    (folder / "README.md").write_text("no ticket")
     monkeypatch.chdir(project)
     assert show().splitlines()[1:] == [
-        "blocked  2     a-1     Do it  -           dep gone does not exist (a-1.md:4)",
+        "blocked  2     a-1     open    Test Person  Do it  -           dep gone does not exist (a-1.md:4)",
+        (
+            "blocked  2     x       open    -            -      -           "
+            "status 'stuck' is none of open, in_progress, closed (x.md:3)"
+        ),
         "bad  .tickets/a-1.md:4: dep gone does not exist",
-        "bad  .tickets/x.md:3: status 'done' is none of open, in_progress, closed",
-        "bad  .tickets/\\udcff.md:1: it has no front matter: the first line is not ---",
-        "1 ticket: 1 blocked; 3 bad",
+        "bad  .tickets/x.md:3: status 'stuck' is none of open, in_progress, closed",
+        "bad  .tickets/\\udcff.md:4: it is not UTF-8",
+        "2 tickets: 2 blocked; 3 bad",
     ]
     told = json.loads(show("--json"))
     assert told["bad"][1] == {
-        "file": str(folder / "x.md"), "line": 3, "reason": "status 'done' is none of open, in_progress, closed", "id": "x",
-    }  # fmt: skip
+        "file": str(folder / "x.md"),
+        "line": 3,
+        "reason": "status 'stuck' is none of open, in_progress, closed",
+        "id": "x",
+    }
     assert told["bad"][2]["file"].endswith("\\xff.md")
 
 
@@ -119,15 +139,28 @@ def test_the_only_ticket_loop_tells_what_it_does_with_each(project: Path, show: 
         lines = show().splitlines()
         told = json.loads(show("api", "--json"))
     assert [line.split("  ")[0] for line in lines[1:10]] == [
-        "running", "running", "merging", "ready", "ready", "blocked", "needs-merge", "failed", "done",
-    ]  # fmt: skip
+        "running",
+        "running",
+        "merging",
+        "ready",
+        "ready",
+        "blocked",
+        "needs-merge",
+        "failed",
+        "done",
+    ]
     why = {row["id"]: row["reason"] for row in told["tickets"]}
     assert why.pop("run").startswith("running, attempt 2, for 1m0")
     assert why == {
-        "verify": "verifying", "merge": "merging", "last": "", "next": "all 3 places are taken", "done": "",
-        "after": "depends on bad, which failed", "by-hand": "conflict in README",
+        "verify": "verifying",
+        "merge": "merging",
+        "last": "all 3 places are taken",
+        "next": "all 3 places are taken",
+        "done": "",
+        "after": "depends on bad, which failed",
+        "by-hand": "conflict in README",
         "bad": "verify exited 1␛[2J …, attempt 3",
-    }  # fmt: skip
+    }
     assert lines[-1] == (
         "9 tickets: 2 running, 1 merging, 2 ready, 1 blocked, 1 needs-merge, 1 failed, 1 done; loop api: running"
     )
@@ -154,8 +187,9 @@ def test_a_loop_has_its_own_folder_and_options(project: Path, show: Show) -> Non
     told = json.loads(show("api", "--json"))
     assert told["folder"] == str(project / "todo")
     assert [(row["id"], row["state"], row["reason"]) for row in told["tickets"]] == [
-        ("b-1", "ready", ""), ("b-2", "ready", ""),
-    ]  # fmt: skip
+        ("b-1", "ready", ""),
+        ("b-2", "ready", ""),
+    ]
 
 
 def test_of_several_ticket_loops_one_must_be_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,11 +207,11 @@ def test_of_several_ticket_loops_one_must_be_named(project: Path, capsys: pytest
 def test_what_is_not_there_is_told_with_what_to_do(project: Path, show: Show) -> None:
     with pytest.raises(UsageError, match="no .tickets folder") as caught:
         show()
-    assert "tk create" in caught.value.hint
+    assert "ralph-rpc tickets add" in caught.value.hint
     with pytest.raises(NoSuchLoop):
         show("nobody")
     forged.loop(project, "task")
-    with pytest.raises(UsageError, match="'task' is no ticket loop"):
+    with pytest.raises(UsageError, match="'task' is not a ticket loop"):
         show("task")
     (project / ".tickets").mkdir()
     assert show() == "0 tickets\n"
@@ -202,12 +236,7 @@ def test_another_projects_queue_is_shown_by_its_folder(project: Path, show: Show
 def test_nothing_heavy_is_loaded_to_show_what_tk_wrote(project: Path) -> None:
     write(project / ".tickets", "a-1", tags=["component:cli"])
     done = subprocess.run(
-        [sys.executable, "-c", PROBE],
-        cwd=project,
-        env=forged.program()[1],
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-c", PROBE], cwd=project, env=forged.program()[1], capture_output=True, text=True, check=True
     )
     loaded = done.stdout.splitlines()[-1].split()
     assert not HEAVY & {name.partition(".")[0] for name in loaded}

@@ -21,19 +21,8 @@ class Duty:
     """conflict: the work is done, but cannot be merged as it is."""
     branch: str | None = None
     """The ticket's own, in a worktree of its own; None: the agent works in the project itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What the other workers of the loop have used: the budgets are the whole loop's."""
-
-    cost: float = 0.0
-    tokens: int = 0
-    iterations: int = 0
-    """Those under way included."""
-
-
-NOTHING_SPENT = Spent()
+    forgiven: int = 0
+    """Refusals that used up no attempt, as the agent had to be told something first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +34,8 @@ class Assign:
     mail: Mail = ()
     refusal: str | None = None
     """Why what it made of the ticket was not taken; the next prompt's first words."""
+    news: str | None = None
+    """What cut its last iteration at this ticket off."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,17 @@ from typing import Literal, TypeAlias
 from ralph_rpc.model.commands import JournalState, Verb
 from ralph_rpc.model.events import RunnerEvent
 from ralph_rpc.model.iteration import Iteration, IterationKind
-from ralph_runner.core.reports import Measure, Members
+from ralph_rpc.model.state import RunFigures
+from ralph_runner.core.results import Measure, Members
 from ralph_runner.core.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class StartPi:
     """Spawn pi -> PiSpawned or SpawnFailed."""
+
+    model: str | None = None
+    """PROVIDER/ID of a fallback model; None: as the loop's options say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +53,19 @@ class MeasureWork:
     """-> WorkMeasured, compared with `before` where given."""
 
     before: Measure | None
+    ignored_since: int | None = None
+    """Epoch milliseconds: if nothing else differs, also look whether an ignored file was written since then."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunVerify:
-    """-> Verified."""
+    """Look whether the claim can count, and run the command -> Verified."""
 
-    command: str
+    command: str | None
+    """None: there is none; a ticket's claim is looked at all the same."""
     timeout_ms: int
+    said: str = ""
+    """What the last message says beside the claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,14 @@ class EndIteration:
     """Write the record and its event; the shell fills in the offsets of the log."""
 
     record: Iteration
+
+
+@dataclass(frozen=True, slots=True)
+class AmendRecord:
+    """Write the record of the last iteration again: its session was charged once more, by `added`."""
+
+    record: Iteration
+    added: RunFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +138,20 @@ class Finish:
 
 
 Effect: TypeAlias = (
-    StartPi | EndPi | Send | AnswerDialog | ReadTask | MeasureWork | RunVerify | CancelVerify | BeginIteration
-    | EndIteration | Journal | Emit | Save | HandBack | Finish
-)  # fmt: skip
+    StartPi
+    | EndPi
+    | Send
+    | AnswerDialog
+    | ReadTask
+    | MeasureWork
+    | RunVerify
+    | CancelVerify
+    | BeginIteration
+    | EndIteration
+    | AmendRecord
+    | Journal
+    | Emit
+    | Save
+    | HandBack
+    | Finish
+)

@@ -7,7 +7,7 @@ the log explains all that was decided, wherever the machine dies. What a pi does
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,33 @@ class AssistantStart:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens and US dollars of one answer."""
+    """Tokens and US dollars of one answer, or of several."""
 
     input: int = 0
     output: int = 0
     cache_read: int = 0
     cache_write: int = 0
     cost: float = 0.0
+
+    def plus(self, other: "Usage") -> "Usage":
+        """Both together."""
+        return Usage(
+            self.input + other.input,
+            self.output + other.output,
+            self.cache_read + other.cache_read,
+            self.cache_write + other.cache_write,
+            self.cost + other.cost,
+        )
+
+    def at_least(self, other: "Usage") -> "Usage":
+        """The larger of each figure: of two sums of the same requests, each of which may lack some."""
+        return Usage(
+            max(self.input, other.input),
+            max(self.output, other.output),
+            max(self.cache_read, other.cache_read),
+            max(self.cache_write, other.cache_write),
+            max(self.cost, other.cost),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +86,25 @@ class AssistantEnd:
     tool_calls: int
 
 
+TOOL_ARGS = 200
+"""Characters of a tool's arguments that the next prompt may quote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """pi used tokens beside the model's answers: a warm-up of the prompt cache, a summary, what a tool asked a model."""
+
+    usage: Usage
+
+
 @dataclass(frozen=True, slots=True)
 class ToolStart:
     """A tool runs."""
 
     id: str
     name: str
+    args: str = ""
+    """Its command, path or the like, at most TOOL_ARGS characters of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +170,11 @@ class CompactionEnd:
     """The summary is done or has failed."""
 
     will_retry: bool
-    """pi goes on with the prompt that did not fit."""
+    """pi continues with the prompt that did not fit."""
     error: str
     """Empty where it succeeded."""
+    usage: Usage | None = None
+    """What the summary used; None: this pi does not say (0.73.1), or there is no summary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +224,29 @@ class LogUnblocked:
 
 
 @dataclass(frozen=True, slots=True)
+class FarRuns:
+    """With a launcher: the far guard has spoken, and starts pi."""
+
+    host: str
+    pid: int
+    boot_id: str
+    pid_space: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FarSaid:
+    """With a launcher, before the far guard speaks: its last word, such as that a job is queued."""
+
+    text: str
+
+
+FarEnd: TypeAlias = Literal["", "never", "lost", "outside", "unusable", "elsewhere"]
+"""How a launcher's end is to be understood: pi's own end; nothing ever ran over there; the far side is gone without a
+word, and pi may still be running; it was ended over there, by its scheduler say; pi cannot be executed there;
+one of several hosts could not start it, and another one may."""
+
+
+@dataclass(frozen=True, slots=True)
 class PiExited:
     """pi and its whole tree are gone, and every line it wrote was handed over before this."""
 
@@ -198,10 +256,32 @@ class PiExited:
     """natural, eof, sigterm, sigkill."""
     stderr_tail: str
     """The last 20 lines it wrote to stderr, at most 4 kB."""
+    far: FarEnd = ""
 
 
 PiInput: TypeAlias = (
-    AgentStart | TurnStart | TurnEnd | UserMessage | AssistantStart | AssistantEnd | ToolStart | ToolEnd
-    | AgentEnd | Settled | QueueUpdate | RetryStart | RetryEnd | CompactionStart | CompactionEnd | Dialog
-    | Reply | StreamActivity | LogBlocked | LogUnblocked | PiExited
-)  # fmt: skip
+    AgentStart
+    | TurnStart
+    | TurnEnd
+    | UserMessage
+    | AssistantStart
+    | AssistantEnd
+    | Charged
+    | ToolStart
+    | ToolEnd
+    | AgentEnd
+    | Settled
+    | QueueUpdate
+    | RetryStart
+    | RetryEnd
+    | CompactionStart
+    | CompactionEnd
+    | Dialog
+    | Reply
+    | StreamActivity
+    | LogBlocked
+    | LogUnblocked
+    | FarRuns
+    | FarSaid
+    | PiExited
+)

@@ -4,7 +4,7 @@
     held -> prompt -> delivered                        at the head of the next prompt
 
 A message is delivered when the model begins to answer with it in its context, not when pi says "success": pi
-keeps accepted messages in memory, and an abort or a new session drops them. Whatever pi had but the model had
+keeps the messages it has queued in memory, and an abort or a new session drops them. Whatever pi had but the model had
 not read when a run ends goes back to `held`. So a message is in this box or delivered, never both, never neither.
 """
 
@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Place = Literal["held", "sent", "queued", "read", "prompt"]
-MessageVerb = Literal["steer", "followup"]
+from ralph_rpc.model.commands import MessageVerb
+
+MessagePlace = Literal["held", "sent", "queued", "read", "prompt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Message:
     text: str
     next_only: bool = False
     """followup with "when": "next": never sent into a running session."""
-    place: Place = "held"
+    place: MessagePlace = "held"
     maybe: bool = False
     """The model may have seen it in a run that ended before the receipt; a delivery is flagged `redelivered`."""
 
@@ -53,7 +54,7 @@ def in_pi(mail: Mail) -> bool:
     return any(m.place in ("sent", "queued") for m in mail)
 
 
-def move(mail: Mail, ids: frozenset[str], place: Place) -> Mail:
+def move(mail: Mail, ids: frozenset[str], place: MessagePlace) -> Mail:
     """The messages with these ids are now at `place`."""
     return tuple(replace(m, place=place) if m.id in ids else m for m in mail)
 

@@ -1,50 +1,45 @@
 """Commands of the operator. Pure; called by the step.
 
 stop, abort and pause are levels: the same one twice is the same as once. An order stays in `Loop.orders`, and open
-in the journal, until it has had its effect, so that a runner that crashes in between finds it again.
+in the journal, until it has had its effect, so that the runner after a crash finds it again.
 """
 
 from dataclasses import replace
-from typing import Literal, cast
+from typing import cast
 
-from ralph_rpc.model.events import CommandStep
-from ralph_runner.core import flow, mailbox, running
-from ralph_runner.core.effects import CancelVerify, Emit
-from ralph_runner.core.mailbox import Message, MessageVerb
-from ralph_runner.core.reports import CommandCame
-from ralph_runner.core.state import (
+from ralph_rpc.model.commands import MESSAGES, MessageVerb, OrderVerb
+from ralph_runner.core import mailbox, models, policy, running
+from ralph_runner.core.effects import CancelVerify
+from ralph_runner.core.mailbox import Message
+from ralph_runner.core.phases import (
+    Between,
     Closing,
     Ended,
     Ending,
     Fresh,
-    Order,
     Paused,
     Running,
     Spawning,
     Verifying,
     Waiting,
 )
+from ralph_runner.core.results import CommandCame
+from ralph_runner.core.state import Order
 from ralph_runner.core.turn import Turn
 
 
 def came(t: Turn, command: CommandCame) -> None:
     """A command arrived, or (known) was found open in the journal of an earlier runner."""
-    if not command.known:
-        event: CommandStep = {
-            "type": "ralph_command", "at": t.now.wall, "id": command.id, "command": command.verb, "state": "accepted",
-        }  # fmt: skip
-        if "message" in command.body:
-            event["message"] = command.body["message"]
-        t.do(Emit(event))
-    if command.verb in ("steer", "followup"):
+    t.accepted(command)
+    if command.verb in MESSAGES:
         _message(t, command)
         return
     if command.verb == "resume":
         _resume(t, command.id)
         return
-    verb = cast(Literal["stop", "abort", "pause"], command.verb)
+    verb = cast(OrderVerb, command.verb)
     if any(known.id == command.id for known in t.loop.orders):
-        return  # a stop that came without room for its receipt, and now with it
+        return  # a stop that came when the disk was too full for its receipt, and now with it
     order = Order(command.id, verb, command.body.get("then", "continue"))
     t.set(orders=(*t.loop.orders, order))
     if order.verb == "stop":
@@ -64,7 +59,7 @@ def _message(t: Turn, command: CommandCame) -> None:
         return
     waits = not isinstance(t.loop.phase, Running) or message.next_only or t.loop.phase.run.agent != "streaming"
     if waits and not command.known:
-        t.do(Emit({"type": "ralph_command", "at": t.now.wall, "id": message.id, "command": verb, "state": "queued"}))
+        t.held(message)
     running.forward(t)
 
 
@@ -75,7 +70,7 @@ def _between(t: Turn) -> bool:
 
 def _stop(t: Turn, now: bool) -> None:
     if _between(t):
-        verdict = flow.requested_end(t)
+        verdict = policy.requested_end(t)
         assert verdict is not None
         t.end(verdict)
     elif now or t.loop.blocked_since is not None:
@@ -99,7 +94,7 @@ def _abort(t: Turn, order: Order) -> None:
 def cut(t: Turn) -> None:
     """Ends the run, or the verification, that is under way."""
     if isinstance(t.loop.phase, Running):
-        stops = flow.requested_end(t) is not None
+        stops = policy.requested_end(t) is not None
         running.end_run(t, "stop" if stops else "abort")
     elif isinstance(t.loop.phase, Verifying):
         t.do(CancelVerify())
@@ -107,24 +102,25 @@ def cut(t: Turn) -> None:
 
 def _pause(t: Turn) -> None:
     if isinstance(t.loop.phase, Waiting | Paused):
-        flow.pause(t)
+        policy.pause(t)
 
 
 def _resume(t: Turn, id: str) -> None:
-    pauses = tuple(o for o in t.loop.orders if o.verb == "pause" or (o.verb == "abort" and o.then == "pause"))
+    pauses = tuple(order for order in t.loop.orders if policy.asks_for_pause(order))
     for order in pauses:
         t.receipt(order, "delivered", "taken back by a resume")
     t.set(orders=tuple(o for o in t.loop.orders if o not in pauses))
     t.receipt(Order(id, "resume"), "delivered")
-    if isinstance(t.loop.phase, Paused):
-        flow.next_iteration(t)
+    if isinstance(t.loop.phase, Paused | Waiting):
+        t.set(outages=models.tried_anew(t.loop.outages, t.now))  # perhaps it is paid
+        t.go(Between())
 
 
 def terminate(t: Turn) -> None:
     """SIGTERM, or the runner itself is broken."""
     phase = t.loop.phase
     if isinstance(phase, Running):
-        # Who kills waits for the end: less patience than with an abort, and none with one that had no effect yet.
+        # Somebody waits for the end: less patience than with an abort, and none with one that had no effect yet.
         if phase.run.ending is None:
             running.end_run(t, "kill")
             phase = Running(replace(phase.run, ending="kill"))
@@ -133,6 +129,6 @@ def terminate(t: Turn) -> None:
     elif isinstance(phase, Verifying):
         t.do(CancelVerify())
     elif _between(t):
-        verdict = flow.requested_end(t)
+        verdict = policy.requested_end(t)
         assert verdict is not None
         t.end(verdict)

@@ -1,18 +1,19 @@
 """While pi works: its events, the operator's messages, the budgets and the watchdogs. Pure; called by the step.
 
-Ladder of the watchdogs: ask pi whether it lives (nudge) -> abort -> kill. Every rung has a deadline, so no silence
+The watchdogs escalate: ask pi for a sign of life (nudge), abort, kill. Each step has a deadline, so no silence
 lasts for ever: old pi never times out a hung request, and no pi times out a tool.
 """
 
 from dataclasses import replace
 
-from ralph_runner.core import closing, mailbox
+from ralph_runner.core import budget, charges, closing, far, mailbox, models
 from ralph_runner.core.effects import EndPi, Journal, Save
 from ralph_runner.core.inputs import (
     AgentEnd,
     AgentStart,
     AssistantEnd,
     AssistantStart,
+    Charged,
     CompactionEnd,
     CompactionStart,
     PiExited,
@@ -25,9 +26,9 @@ from ralph_runner.core.inputs import (
     ToolEnd,
     ToolStart,
     UserMessage,
-)  # fmt: skip
-from ralph_runner.core.run import Ending, Run, tokens
-from ralph_runner.core.state import Running
+)
+from ralph_runner.core.phases import Running
+from ralph_runner.core.run import NOTHING, EndReason, Run
 from ralph_runner.core.turn import Turn
 
 ABORT_MS = 5_000
@@ -39,7 +40,7 @@ EXPECT_MS = 5_000
 ACCEPT_MS = 60_000
 """How long pi may take to answer a prompt and to begin."""
 SHOWN_RUNNING_MS = 4_000
-"""A loop is shown as running when the model answers, or when nothing has gone wrong for so long."""
+"""A loop is shown as running when the model answers, or when nothing has gone wrong for this long."""
 
 
 def event(t: Turn, phase: Running, e: PiInput) -> None:
@@ -47,6 +48,7 @@ def event(t: Turn, phase: Running, e: PiInput) -> None:
     run = replace(phase.run, last_sign=t.now.mono)
     if not isinstance(e, Reply):
         run = replace(run, nudge_id="", nudge_deadline=None)
+    run = charges.counted(run, e)
     t.go(Running(run))
     match e:
         case AgentStart():
@@ -60,19 +62,37 @@ def event(t: Turn, phase: Running, e: PiInput) -> None:
                 _answer_begins(t, run)
         case AssistantEnd():
             _answer_ends(t, run, e)
-        case ToolStart(id=tool, name=name):
-            t.go(Running(replace(run, tools=(*run.tools, tool), tool=name, tool_calls=run.tool_calls + 1)))
-        case ToolEnd(id=tool):
-            t.go(Running(replace(run, tools=tuple(i for i in run.tools if i != tool))))
+        case ToolStart():
+            t.go(Running(replace(run, tools=(*run.tools, e))))
+        case ToolEnd(id=ended):
+            left = tuple(tool for tool in run.tools if tool.id != ended)
+            t.go(Running(replace(run, tools=left, wrote=run.wrote or (not e.is_error and _writes(e.name)))))
         case QueueUpdate(steering, follow_up):
             t.go(Running(run.queued(len(steering), len(follow_up))))
         case Reply():
             _reply(t, run, e)
         case PiExited():
+            where = far.place(t)
             t.set(pi=None)
-            closing.close(t, run, exited=e)
+            closing.close(t, run, exited=e, where=where)
         case _:
             _settling(t, run, e)
+    if isinstance(e, Charged | CompactionEnd) and charges.usage_of(e) != NOTHING:
+        _charged(t)
+
+
+def _charged(t: Turn) -> None:
+    """What was used beside the answers counts against the limits like them."""
+    phase = t.loop.phase
+    if isinstance(phase, Running) and (over := budget.ends_run(t.loop, phase.run)) is not None:
+        end_run(t, over)
+    t.do(Save(lazy=True))
+
+
+def _writes(tool: str) -> bool:
+    """A tool whose purpose is to change files: pi's own `write` and `edit`, and what extensions call `multi_edit` or
+    `apply_patch`. What `bash` does is seen in the project."""
+    return any(word in tool.lower() for word in ("write", "edit", "patch"))
 
 
 def _settling(t: Turn, run: Run, e: PiInput) -> None:
@@ -116,7 +136,7 @@ def _reply(t: Turn, run: Run, reply: Reply) -> None:
     elif reply.id == run.nudge_id:
         idle = reply.success and not reply.data.get("isStreaming") and not reply.data.get("isCompacting")
         if idle and run.agent in ("streaming", "prompted", "barrier"):
-            t.notice("warning", "pi is idle although it never said that the run is over; going on")
+            t.notice("warning", "pi is idle although it never said that the run is over; taken as its end")
             closing.close(t, run)
         else:
             end_run(t, "idle")
@@ -135,7 +155,7 @@ def _message_answered(t: Turn, reply: Reply) -> None:
     else:
         held = replace(message, place="held", next_only=True)
         t.set(mail=tuple(held if m.id == id else m for m in t.loop.mail))
-        t.notice("warning", f"pi refused a {message.verb} ({reply.error}); it goes into the next prompt")
+        t.notice("warning", f"pi refused a {message.verb} ({reply.error}); it heads the next prompt")
 
 
 def forward(t: Turn) -> None:
@@ -154,7 +174,7 @@ def _answer_begins(t: Turn, run: Run) -> None:
     left, delivered = mailbox.answered(t.loop.mail)
     for message in delivered:
         t.receipt(message, "delivered")
-    t.set(mail=left, ever_answered=True)
+    t.set(mail=left, ever_answered=True, losses=0, lost_since=None)
     t.go(Running(replace(run, answered=True, delivered=(*run.delivered, *(m.id for m in delivered)))))
     if t.loop.status == "starting":
         t.status("running")
@@ -163,36 +183,31 @@ def _answer_begins(t: Turn, run: Run) -> None:
 
 
 def _answer_ends(t: Turn, run: Run, answer: AssistantEnd) -> None:
-    run = run.over(answer)
-    t.go(Running(run))
-    if not t.loop.price_warned and answer.usage.cost == 0 and tokens(answer.usage) > 0:
-        t.set(price_warned=True)
-        t.notice(
-            "warning",
-            f"pi knows no prices for {run.provider}/{run.model}: its cost shows as $0, a --max-cost cannot see it",
-        )
-    over = _budget(t, run)
+    if answer.stop_reason not in ("error", "aborted") and t.loop.pi is not None:
+        t.set(outages=models.answered(t.loop.config, t.loop.outages, t.loop.pi.model))
+    over: EndReason | None = budget.ends_run(t.loop, run)
+    if answer.usage.cost == 0 and budget.tokens_of(answer.usage) > 0:
+        over = over or _without_price(t, run)
     # A last answer ends by itself; aborting it would throw a finished run away.
     if over is not None and (run.tool_calls_last > 0 or mailbox.in_pi(t.loop.mail)):
         end_run(t, over)
     t.do(Save(lazy=True))
 
 
-def _budget(t: Turn, run: Run) -> Ending | None:
-    """The budget that this run has used up together with those before it."""
-    config, stats = t.loop.config, t.loop.stats
-    used = stats["tokensIn"] + stats["tokensOut"] + stats["cacheRead"] + stats["cacheWrite"] + tokens(run.usage)
-    used += t.loop.elsewhere.tokens
-    if config["maxCost"] is not None and t.loop.elsewhere.cost + stats["cost"] + run.usage.cost >= config["maxCost"]:
-        return "max-cost"
-    if config["maxTokens"] is not None and used >= config["maxTokens"]:
-        return "max-tokens"
-    if config["maxTimeMs"] is not None and t.loop.elapsed_ms >= config["maxTimeMs"]:
-        return "max-time"
-    return None
+def _without_price(t: Turn, run: Run) -> EndReason | None:
+    """The answer has tokens and no price: said once, and the end of a loop whose only cap is in dollars."""
+    name, pi = f"{run.provider}/{run.model}", t.loop.pi
+    if not t.loop.price_warned:
+        t.set(price_warned=True)
+        t.notice("warning", f"pi knows no prices for {name}: what it costs is not counted, only its tokens are")
+    is_free = pi is not None and pi.has_prices is True and run.model == t.loop.model
+    if is_free or not budget.cap_is_blind(t.loop.config):
+        return None
+    t.set(blind=t.loop.blind or budget.no_prices(name))
+    return "max-cost"
 
 
-def end_run(t: Turn, why: Ending) -> None:
+def end_run(t: Turn, why: EndReason) -> None:
     """Ends the run before it ends itself: the abort now, the kill when that has no effect."""
     phase = t.loop.phase
     assert isinstance(phase, Running)
@@ -202,9 +217,10 @@ def end_run(t: Turn, why: Ending) -> None:
     if t.loop.pi is not None and t.loop.pi.clear_queue:
         t.send("clear_queue")
     t.send("abort")
-    # A pi that is held can't tell that it obeyed.
+    # A pi that is held cannot say that it obeyed.
     patience = ABORT_MS if t.loop.blocked_since is None else HELD_ABORT_MS
-    t.go(Running(replace(phase.run, ending=why, end_deadline=t.now.mono + patience, nudge_deadline=None)))
+    run = replace(phase.run, ending=why, cut_off=phase.run.tools)
+    t.go(Running(replace(run, end_deadline=t.now.mono + patience, nudge_deadline=None)))
 
 
 def deadlines(t: Turn, run: Run) -> list[int]:
@@ -216,8 +232,7 @@ def deadlines(t: Turn, run: Run) -> list[int]:
     if run.ending is None:
         if config["iterationTimeoutMs"]:
             found.append(run.started_mono + config["iterationTimeoutMs"])
-        if config["maxTimeMs"] is not None:
-            found.append(t.loop.last_mono + max(0, config["maxTimeMs"] - t.loop.elapsed_ms))
+        found.append(budget.deadline(t.loop))
         if run.nudge_deadline is None:
             found.append(_quiet_until(t, run))
     if t.loop.status == "starting":
@@ -248,12 +263,12 @@ def tick(t: Turn, phase: Running) -> None:
         return
     if run.nudge_deadline is not None and mono >= run.nudge_deadline:
         t.notice("warning", "pi does not answer; killing it")
-        _kill(t, replace(run, ending="idle"))
+        _kill(t, replace(run, ending="idle", cut_off=run.tools))
         return
     if config["iterationTimeoutMs"] and mono >= run.started_mono + config["iterationTimeoutMs"]:
         end_run(t, "iteration-timeout")
         return
-    if config["maxTimeMs"] is not None and t.loop.elapsed_ms >= config["maxTimeMs"]:
+    if budget.time_is_up(t.loop):
         end_run(t, "max-time")
         return
     quiet = _quiet_until(t, run)

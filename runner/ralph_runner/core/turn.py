@@ -1,38 +1,24 @@
-"""The working copy of one step: the next state as it comes to be, and the effects so far.
+"""The working copy of one step of a task loop or a worker: what every step can do to its pi and to its own end.
 
-Only `core` sees it. Every change of status goes through `status`, so that a status without its event and without a
-saved state is impossible.
+Only `core` sees it.
 """
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Never
 
-from ralph_rpc.model.commands import JournalState, Verb
-from ralph_rpc.model.events import CommandStep
-from ralph_rpc.model.state import Status
-from ralph_runner.core.effects import Effect, Emit, EndPi, Finish, HandBack, Journal, Save, Send
-from ralph_runner.core.mailbox import Message
-from ralph_runner.core.reports import Now
-from ralph_runner.core.state import Ended, Ending, Idle, Loop, Order, Phase
+from ralph_runner.core.desk import Desk
+from ralph_runner.core.effects import EndPi, Finish, HandBack, Save, Send
+from ralph_runner.core.phases import Ended, Ending, Idle, Phase
+from ralph_runner.core.state import Loop
 from ralph_runner.core.verdict import Verdict
 
 
-class Turn:
+class Turn(Desk[Loop, Never]):
     """One step's state, time and effects."""
 
-    def __init__(self, loop: Loop, now: Now) -> None:
-        self.loop = loop
-        self.now = now
-        self.effects: list[Effect] = []
-
-    def set(self, **changes: Any) -> None:
-        self.loop = replace(self.loop, **changes)
-
     def go(self, phase: Phase) -> None:
+        """The loop is in this phase now."""
         self.loop = replace(self.loop, phase=phase)
-
-    def do(self, *effects: Effect) -> None:
-        self.effects.extend(effects)
 
     def send(self, command: str, mark: str = "", **members: Any) -> str:
         """Asks pi; the id of the request tells its reply apart from late ones."""
@@ -41,42 +27,28 @@ class Turn:
         self.do(Send(command, request, members))
         return request
 
-    def status(self, new: Status, reason: str | None = None, next_wake: int | None = None) -> None:
-        old = self.loop.status
-        self.set(status=new, error=reason, next_wake=next_wake)
-        if old != new:
-            event: Any = {"type": "ralph_status", "at": self.now.wall, "from": old, "to": new}
-            if reason is not None:
-                event["reason"] = reason
-            self.do(Emit(event))
-        self.do(Save())
+    def new_session(self) -> str:
+        """Asks pi for a fresh session; with that pi stops keeping the old one warm."""
+        request = self.send("new_session")
+        assert self.loop.pi is not None
+        self.set(pi=replace(self.loop.pi, open=False))
+        return request
 
-    def notice(self, level: Literal["info", "warning", "error"], message: str) -> None:
-        self.do(Emit({"type": "ralph_notice", "at": self.now.wall, "level": level, "message": message}))
+    def leave_session(self) -> None:
+        """No iteration follows at once: nothing is to be spent on the session of the last one meanwhile."""
+        if self.loop.pi is not None and self.loop.pi.open:
+            self.new_session()
 
-    def receipt(
-        self, command: Message | Order, state: Literal["queued", "delivered", "expired"], reason: str | None = None
-    ) -> None:
-        """One step of a command: first in the journal, then as an event."""
-        verb: Verb = command.verb
-        again = isinstance(command, Message) and command.maybe and state == "delivered"
-        journal: JournalState = "accepted" if state == "queued" else state
-        iteration = self.loop.iteration if state != "expired" else None
-        self.do(Journal(command.id, verb, journal, iteration, reason, again))
-        event: CommandStep = {
-            "type": "ralph_command", "at": self.now.wall, "id": command.id, "command": verb, "state": state,
-        }  # fmt: skip
-        if reason is not None:
-            event["reason"] = reason
-        if again:
-            event["redelivered"] = True
-        self.do(Emit(event))
+    def receipt_iteration(self) -> int | None:
+        """The iteration under way, or the last one."""
+        return self.loop.iteration
 
     def conclude(self, verdict: Verdict) -> None:
         """The work at hand is over. A task loop ends with it; a worker hands its ticket back and keeps pi."""
         if self.loop.duty is None:
             self.end(verdict)
         else:
+            self.leave_session()
             self.go(Idle(verdict))
             self.do(HandBack(verdict), Save())
 
@@ -92,35 +64,11 @@ class Turn:
             self.do(EndPi(graceful))
 
     def finish(self, verdict: Verdict) -> None:
-        """pi is gone: every command gets its last step, the state its last word."""
-        if self.loop.duty is not None:
-            self._leave(verdict)
-            return
-        for order in self.loop.orders:
-            self.receipt(order, "delivered") if order.verb != "pause" else self.receipt(
-                order, "expired", "the loop ended first"
-            )
-        for message in self.loop.mail:
-            self.receipt(message, "expired", "the loop ended first; the text is kept in state.json")
-        self.set(orders=(), stop_reason=verdict.stop_reason)
-        self.status(verdict.status, verdict.error)
-        self.do(
-            Emit(
-                {
-                    "type": "ralph_loop_end",
-                    "at": self.now.wall,
-                    "status": verdict.status,
-                    "stopReason": verdict.stop_reason,
-                    "error": verdict.error,
-                }
-            )
-        )
+        """pi is gone. A worker only leaves: commands and the last word are its loop's."""
+        if self.loop.duty is None:
+            self.close_books(verdict)
+        else:
+            self.set(stop_reason=verdict.stop_reason)
+            self.status(verdict.status, verdict.error)
+            self.do(Finish(verdict.status))
         self.go(Ended())
-        self.do(Finish(verdict.status))
-
-    def _leave(self, verdict: Verdict) -> None:
-        """A worker is done. Commands and the last word are its loop's."""
-        self.set(stop_reason=verdict.stop_reason)
-        self.status(verdict.status, verdict.error)
-        self.go(Ended())
-        self.do(Finish(verdict.status))

@@ -1,6 +1,6 @@
 """pi's stdout into the event log: cuts the byte stream at LF, has the lines stamped, and appends them.
 
-Called by the client's reader thread alone, chunk by chunk; one append for all whole lines of a chunk. A line
+Called only by the reader's thread (reader.py), chunk by chunk; one append for all whole lines of a chunk. A line
 longer than STREAM_AT that need not be read goes to the log in pieces, so memory stays flat. If the machine
 dies here, the log ends in whole lines, or in one torn line that the next `EventLog.open` repairs.
 """
@@ -14,16 +14,16 @@ import orjson
 
 from ralph_runner.core.inputs import PiInput
 from ralph_runner.pi.protocol import HEAD, TAIL, glimpse
-from ralph_runner.pi.stamp import Care, care_of, stamp_lines, unparsed_head
+from ralph_runner.pi.stamp import Care, care_of, event_within, stamp_lines, unparsed_head
 
 STREAM_AT = 128 << 10
-"""Bytes of an unfinished line at which it is streamed if nobody has to read its middle."""
+"""Bytes of an unfinished line from which it is streamed, if its middle need not be read."""
 BUFFER_AT_MOST = 128 << 20
-"""Bytes of an unfinished line at which it is streamed in any case."""
+"""Bytes of an unfinished line from which it is streamed in any case."""
 
 
 class Log(Protocol):
-    """What is needed of `ralph_rpc.files.eventlog.EventLog`.
+    """The part of `ralph_rpc.files.eventlog.EventLog` that a recorder uses.
 
     A call that raises OSError has written nothing and may be repeated.
     """
@@ -41,11 +41,11 @@ class _Mode(Enum):
     STREAM = auto()
     """Its beginning is in the log, its last TAIL bytes and maybe more in `_held`."""
     STREAM_RAW = auto()
-    """As STREAM, but escaped into the `raw` of a ralph_unparsed line."""
+    """Like STREAM, but escaped into the `raw` of a ralph_unparsed line."""
 
 
 class Recorder:
-    """Records one pi's stdout. `note` gets a sentence about each line that could not be kept as it came."""
+    """Records one pi's stdout. `note` gets a sentence about each line that could not be kept as it arrived."""
 
     def __init__(self, log: Log, note: Callable[[str], None]) -> None:
         self._log = log
@@ -60,7 +60,7 @@ class Recorder:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, chunk: bytes, stamp: bytes) -> list[PiInput]:
-        """Records what pi wrote; gives the inputs of the lines that are now in the log."""
+        """Record what pi wrote; gives the inputs of the lines that are now in the log."""
         inputs: list[PiInput] = []
         if self._mode is not _Mode.GATHER:
             end = chunk.find(b"\n")
@@ -83,11 +83,11 @@ class Recorder:
             self._parts.append(chunk)
             self._size += len(chunk)
             if self._size > self._limit:
-                self._outgrown()
+                self._outgrown(stamp)
         return inputs
 
     def end(self, stamp: bytes) -> None:
-        """pi's stdout has ended; a line without its LF is kept as what it is, a torn one."""
+        """pi's stdout has ended; a line without its LF is kept as ralph_unparsed."""
         if self._mode is _Mode.STREAM_RAW:
             self._end_streamed(b"", stamp, [])
         elif self._mode is _Mode.STREAM:
@@ -99,12 +99,19 @@ class Recorder:
             self._log.append(unparsed_head(rest.decode("utf-8", "replace")) + stamp)
         self._parts.clear()
 
-    def _outgrown(self) -> None:
+    def _outgrown(self, stamp: bytes) -> None:
         head = b"".join(self._parts[:1])
         if len(head) < HEAD:
             head = b"".join(self._parts)
         head = head[:HEAD]
         care = care_of(head)
+        if care is Care.GARBAGE and (begin := event_within(head)) > 0:
+            # Other bytes before an event, which may be one that the core needs.
+            data = b"".join(self._parts)
+            self._log.append(unparsed_head(data[:begin].decode("utf-8", "replace")) + stamp)
+            self._parts, self._size = [data[begin:]], len(data) - begin
+            care = care_of(data[begin : begin + HEAD])
+            head = data[begin : begin + HEAD]
         if care in (Care.ALL, Care.UPDATE) and self._limit == STREAM_AT:
             self._limit = BUFFER_AT_MOST
             return

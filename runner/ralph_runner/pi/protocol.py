@@ -1,23 +1,25 @@
 """pi's RPC protocol as values: lines in, inputs out; requests in, lines out. Pure, no I/O.
 
-`stamp.py` asks it what a line means, `client.py` builds requests with it. Parsing is tolerant: a member that
-a generation of pi lacks or spells otherwise gives None or an empty value, never an error. Only objects are
-ever encoded, because a bare `null` on its stdin ends pi.
+`stamp.py` asks it what a line means, `client.py` builds requests with it; pi's names are in ralph_rpc/model/pi.py.
+Parsing is tolerant: a member that a generation of pi lacks or spells otherwise gives None or an empty value, never an
+error. Only objects are ever encoded, because a bare `null` on its stdin ends pi.
 """
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import orjson
 
+from ralph_rpc.model import pi
 from ralph_runner.core.inputs import (
+    TOOL_ARGS,
     AgentEnd,
     AgentStart,
     AssistantEnd,
     AssistantStart,
+    Charged,
     CompactionEnd,
     CompactionStart,
     Dialog,
@@ -35,20 +37,21 @@ from ralph_runner.core.inputs import (
     UserMessage,
 )
 
-BLOCKING_DIALOGS = frozenset({"confirm", "select", "input", "editor"})
 HEAD = 4096
 """Bytes of a line's head that `glimpse` needs: tool call ids of some providers are hundreds of bytes long."""
 TAIL = 64
-_LARGEST = 1 << 53
-"""Beyond it JSON's readers do not agree on an integer."""
 
 _STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
-_TOOL = rb'\{"type":"tool_execution_(?:start|end)","toolCallId":%s,"toolName":%s[,}]'
+_TOOL = rb'(?:%s|%s),"toolCallId":%%s,"toolName":%%s[,}]' % tuple(
+    re.escape(pi.head(kind)) for kind in (pi.TOOL_START, pi.TOOL_END)
+)
 _TOOL_HEAD = re.compile(_TOOL % (rb"(%s)" % _STRING, rb"(%s)" % _STRING))
 _PLAIN_TOOL_HEAD = re.compile(_TOOL % (rb'"([^"\\]*)"', rb'"([^"\\]*)"'))
 # Nothing but flat members may follow up to the final brace: only then is the member found the line's own, and
 # not a key of the same name in a tool's arguments.
 _FLAT = rb'(?:,"[^"{}\[\]]*":[^"{}\[\]]*)*\}\Z'
+_TELLING_ARG = re.compile(rb'"(?:%s)":\s?"([^"\\]*(?:\\.[^"\\]*)*)' % "|".join(pi.TELLING_ARGS).encode())
+_CUT_ESCAPE = re.compile(rb"\\u[0-9a-fA-F]{0,3}\Z")
 _WILL_RETRY = re.compile(rb',"willRetry":(true|false)' + _FLAT)
 _NO_ERROR = b',"isError":false}'
 _IS_ERROR = re.compile(rb',"isError":(true|false)' + _FLAT)
@@ -102,12 +105,12 @@ def parse(line: bytes) -> PiInput | None:
 
 
 def glimpse(head: bytes, tail: bytes) -> PiInput | None:
-    """The input of a line of which only the first HEAD and the last TAIL bytes are at hand.
+    """The input of a line of which only the first HEAD and the last TAIL bytes are given.
 
     Answers for agent_start, agent_end, turn_start, turn_end and tool_execution_start/end, None for others.
     The middle of these lines (tool results, all messages of a run) is never needed, and may have any size.
     """
-    reader = ENDS.get(head[9 : head.find(b'"', 9, 48)]) if head.startswith(b'{"type":"') else None
+    reader = ENDS.get(head[: head.find(b'"', 9, 48) + 1])
     return reader(head, tail) if reader is not None else None
 
 
@@ -121,7 +124,23 @@ def _agent_end(_: bytes, tail: bytes) -> PiInput:
 
 def _tool_start(head: bytes, _: bytes) -> PiInput | None:
     tool = _tool(head)
-    return ToolStart(*tool) if tool else None
+    if tool is None:
+        return None
+    at = head.find(b'"args":')
+    return ToolStart(*tool, _args(head[at + 7 :]) if at >= 0 else "")
+
+
+def _args(args: bytes) -> str:
+    """What a tool is called with, in a few words: its command, path or the like, else all of it, both cut short.
+
+    Takes the beginning of the JSON, which may end anywhere.
+    """
+    told = _TELLING_ARG.search(args)
+    if told is None:
+        whole = args.removesuffix(b"}") if args.endswith(b"}}") else args
+        return _clean(whole[: 4 * TOOL_ARGS].decode("utf-8", "replace"))[:TOOL_ARGS]
+    text = _CUT_ESCAPE.sub(b"", told[1]).decode("utf-8", "ignore")
+    return _unquoted(f'"{text}"'.encode())[:TOOL_ARGS]
 
 
 def _tool_end(head: bytes, tail: bytes) -> PiInput | None:
@@ -137,18 +156,18 @@ def _tool(head: bytes) -> tuple[str, str] | None:
         except UnicodeDecodeError:
             pass
     tool = _TOOL_HEAD.match(head)
-    return (_text(tool[1]), _text(tool[2])) if tool else None
+    return (_unquoted(tool[1]), _unquoted(tool[2])) if tool else None
 
 
 ENDS: dict[bytes, Callable[[bytes, bytes], PiInput | None]] = {
-    b"agent_start": _always(AgentStart()),
-    b"agent_end": _agent_end,
-    b"turn_start": _always(TurnStart()),
-    b"turn_end": _always(TurnEnd()),
-    b"tool_execution_start": _tool_start,
-    b"tool_execution_end": _tool_end,
+    pi.head(pi.AGENT_START): _always(AgentStart()),
+    pi.head(pi.AGENT_END): _agent_end,
+    pi.head(pi.TURN_START): _always(TurnStart()),
+    pi.head(pi.TURN_END): _always(TurnEnd()),
+    pi.head(pi.TOOL_START): _tool_start,
+    pi.head(pi.TOOL_END): _tool_end,
 }
-"""Of each kind of line whose head and tail tell all, what `glimpse` does with them."""
+"""Of each kind of line whose head and tail say all that is needed, by its beginning, what `glimpse` does with them."""
 
 
 def _flag(pattern: re.Pattern[bytes], tail: bytes) -> bool | None:
@@ -156,143 +175,117 @@ def _flag(pattern: re.Pattern[bytes], tail: bytes) -> bool | None:
     return found[1] == b"true" if found else None
 
 
-def _text(quoted: bytes) -> str:
+def _unquoted(quoted: bytes) -> str:
     try:
-        return _str(decode(quoted))
+        return _clean(str(decode(quoted)))
     except ValueError:
         return quoted.decode("utf-8", "replace")
 
 
-def interpret(event: Mapping[str, Any]) -> PiInput | None:
+def interpret(event: pi.Event) -> PiInput | None:
     """The input that a parsed line gives, None for the many kinds that give none."""
-    match event.get("type"):
-        case "message_start":
-            message = _dict(event.get("message"))
-            match message.get("role"):
-                case "user":
-                    return UserMessage(_joined(message.get("content")))
-                case "assistant":
-                    return AssistantStart(_str_or_none(message.get("stopReason")))
-                case _:
-                    return None
-        case "message_end":
-            message = _dict(event.get("message"))
-            return _assistant_end(message) if message.get("role") == "assistant" else None
-        case "response":
-            return Reply(
-                request=_str(event.get("command")),
-                id=_str(event.get("id")),
-                success=event.get("success") is True,
-                data=_dict(event.get("data")),
-                error=_str(event.get("error")),
-            )
-        case "agent_settled":
-            aborted = event.get("aborted")
-            return Settled(aborted if isinstance(aborted, bool) else None)
-        case "queue_update":
-            return QueueUpdate(_texts(event.get("steering")), _texts(event.get("followUp")))
-        case "auto_retry_start":
-            return RetryStart(
-                _int(event.get("attempt")), _int(event.get("delayMs")), _str(event.get("errorMessage"))
-            )
-        case "auto_retry_end":
-            return RetryEnd(event.get("success") is True, _str(event.get("finalError")))
-        case "compaction_start":
-            return CompactionStart(_str(event.get("reason")))
-        case "compaction_end":
-            return CompactionEnd(event.get("willRetry") is True, _compaction_error(event))
-        case "extension_ui_request" if event.get("method") in BLOCKING_DIALOGS:
-            return Dialog(
-                id=_str(event.get("id")),
-                method=_str(event.get("method")),
-                title=_str(event.get("title")),
-                options=_texts(event.get("options")),
-                has_timeout=event.get("timeout") is not None,
-            )
-        case "agent_start":
-            return AgentStart()
-        case "agent_end":
-            will_retry = event.get("willRetry")
-            return AgentEnd(will_retry if isinstance(will_retry, bool) else None)
-        case "turn_start":
-            return TurnStart()
-        case "turn_end":
-            return TurnEnd()
-        case "tool_execution_start":
-            return ToolStart(_str(event.get("toolCallId")), _str(event.get("toolName")))
-        case "tool_execution_end":
-            return ToolEnd(
-                _str(event.get("toolCallId")), _str(event.get("toolName")), event.get("isError") is True
-            )
+    kind = event.get("type")
+    reader = _READERS.get(kind) if isinstance(kind, str) else None
+    return reader(event) if reader is not None else None
+
+
+def _message_start(event: pi.Event) -> PiInput | None:
+    message = pi.message(event)
+    match pi.role(message):
+        case "user":
+            return UserMessage(_clean(pi.content_text(message)))
+        case "assistant":
+            return AssistantStart(_clean_or_none(pi.stop_reason(message)))
         case _:
             return None
 
 
-def _assistant_end(message: Mapping[str, Any]) -> AssistantEnd:
-    usage = _dict(message.get("usage"))
-    content = message.get("content")
-    kinds = [_dict(part).get("type") for part in content] if isinstance(content, list) else []
+def _message_end(event: pi.Event) -> PiInput | None:
+    message = pi.message(event)
+    if pi.role(message) != "assistant":
+        return _charged(message)
     return AssistantEnd(
-        text=_joined(content),
-        stop_reason=_str_or_none(message.get("stopReason")),
-        error=_str_or_none(message.get("errorMessage")),
-        model=_str_or_none(message.get("model")),
-        provider=_str_or_none(message.get("provider")),
-        usage=Usage(
-            input=_int(usage.get("input")),
-            output=_int(usage.get("output")),
-            cache_read=_int(usage.get("cacheRead")),
-            cache_write=_int(usage.get("cacheWrite")),
-            cost=_number(_dict(usage.get("cost")).get("total")),
-        ),
-        tool_calls=kinds.count("toolCall"),
+        text=_clean(pi.content_text(message)),
+        stop_reason=_clean_or_none(pi.stop_reason(message)),
+        error=_clean_or_none(pi.error_message(message)),
+        model=_clean_or_none(pi.model(message)),
+        provider=_clean_or_none(pi.provider(message)),
+        usage=Usage(*pi.usage(message)),
+        tool_calls=pi.tool_calls(message),
     )
 
 
-def _compaction_error(event: Mapping[str, Any]) -> str:
-    error = _str(event.get("errorMessage"))
-    return "aborted" if not error and event.get("aborted") is True else error
+def _charged(holder: pi.Event) -> PiInput | None:
+    return Charged(Usage(*pi.usage(holder))) if pi.has_usage(holder) else None
 
 
-def _joined(content: object) -> str:
-    """The text parts of a message; old user messages hold a plain string."""
-    if isinstance(content, list):
-        return "".join([_str(part.get("text")) for part in map(_dict, content) if part.get("type") == "text"])
-    return _str(content)
+def _compaction_end(event: pi.Event) -> PiInput:
+    summary = pi.result(event)
+    used = Usage(*pi.usage(summary)) if pi.has_usage(summary) else None
+    return CompactionEnd(pi.will_retry(event) is True, _clean(pi.compaction_error(event)), used)
 
 
-def _texts(value: object) -> tuple[str, ...]:
-    return tuple(_str(item) for item in value) if isinstance(value, list) else ()
+def _response(event: pi.Event) -> PiInput:
+    return Reply(
+        request=_clean(pi.command(event)),
+        id=_clean(pi.request_id(event)),
+        success=pi.succeeded(event) is True,
+        data=pi.data(event),
+        error=_clean(pi.refusal(event)),
+    )
 
 
-def _dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+def _queue_update(event: pi.Event) -> PiInput:
+    steering, follow_up = pi.queues(event)
+    return QueueUpdate(tuple(map(_clean, steering)), tuple(map(_clean, follow_up)))
 
 
-def _str(value: object) -> str:
+def _retry_start(event: pi.Event) -> PiInput:
+    return RetryStart(pi.attempt(event), pi.delay_ms(event), _clean(pi.error_message(event) or ""))
+
+
+def _dialog(event: pi.Event) -> PiInput | None:
+    if pi.method(event) not in pi.DIALOGS:
+        return None
+    return Dialog(
+        id=_clean(pi.request_id(event)),
+        method=pi.method(event),
+        title=_clean(pi.title(event)),
+        options=tuple(map(_clean, pi.options(event))),
+        has_timeout=pi.has_timeout(event),
+    )
+
+
+def _call(event: pi.Event) -> tuple[str, str]:
+    return _clean(pi.call_id(event)), _clean(pi.tool_name(event))
+
+
+_READERS: dict[str, Callable[[pi.Event], PiInput | None]] = {
+    pi.MESSAGE_START: _message_start,
+    pi.MESSAGE_END: _message_end,
+    pi.RESPONSE: _response,
+    pi.QUEUE_UPDATE: _queue_update,
+    pi.RETRY_START: _retry_start,
+    pi.RETRY_END: lambda event: RetryEnd(pi.succeeded(event) is True, _clean(pi.final_error(event))),
+    pi.COMPACTION_START: lambda event: CompactionStart(_clean(pi.compaction_reason(event))),
+    pi.COMPACTION_END: _compaction_end,
+    pi.ENTRY_APPENDED: lambda event: _charged(pi.charged_entry(event)),
+    pi.UI_REQUEST: _dialog,
+    pi.AGENT_START: lambda _: AgentStart(),
+    pi.AGENT_END: lambda event: AgentEnd(pi.will_retry(event)),
+    pi.AGENT_SETTLED: lambda event: Settled(pi.aborted(event)),
+    pi.TURN_START: lambda _: TurnStart(),
+    pi.TURN_END: lambda _: TurnEnd(),
+    pi.TOOL_START: lambda event: ToolStart(*_call(event), _args(json.dumps(pi.arguments(event)).encode())),
+    pi.TOOL_END: lambda event: ToolEnd(*_call(event), pi.is_error(event)),
+}
+"""Of each kind of line that gives an input, its reader. What begins a line is read by `glimpse` without parsing it."""
+
+
+def _clean(text: str) -> str:
     """A text that can be written to any file: lone surrogates become U+FFFD."""
-    if not isinstance(value, str):
-        return ""
-    return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _str_or_none(value: object) -> str | None:
-    return _str(value) if isinstance(value, str) else None
-
-
-def _number(value: object) -> float:
-    """0 for what is no number, or none that a float or our own files could hold."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return 0.0
-    try:
-        number = float(value)
-    except OverflowError:
-        return 0.0
-    return number if math.isfinite(number) else 0.0
-
-
-def _int(value: object) -> int:
-    if type(value) is int and -_LARGEST <= value <= _LARGEST:
-        return value
-    number = _number(value)
-    return int(number) if abs(number) <= _LARGEST else 0
+def _clean_or_none(text: str | None) -> str | None:
+    return None if text is None else _clean(text)

@@ -1,11 +1,11 @@
 """What an iteration changed: new commits, and whether any file of the work tree differs.
 
-The runner measures before and after each iteration, and the next one waits for it: hence two git commands and no more.
-A measure is exact and leaves the repository as it is: git adds everything to a *copy* of the index, whose listing is
-the measure, and writes its objects into the runner's scratch folder, so that neither the user's index, nor its lock,
-nor the object database is written (at most, objects that are there already get a new time). Where git cannot answer,
-names, sizes and times of the files are compared instead. Everything in scratch is disposable: a machine that dies here
-loses nothing.
+`one_pi` measures before and after each iteration, and the next one waits for it: that is why it takes two git commands
+and no more. A measure is exact and leaves the repository as it is: git adds everything to a *copy* of the index, whose
+listing is the measure, and writes its objects into the runner's scratch folder, so that neither the user's index, nor
+its lock, nor the object database is written (at most, existing objects get a new time). If git cannot answer, names,
+sizes and times of the files are compared instead. Everything in scratch is disposable: nothing is lost if the machine
+dies here.
 """
 
 import asyncio
@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from ralph_rpc import git
-from ralph_runner.core.reports import Measure
+from ralph_runner.core.results import Measure
+from ralph_runner.shell.ignored import NO_WORK, written_since
 
 TIME_LIMIT_S = 60.0
 MOST_COMMITS = 200
@@ -37,7 +38,7 @@ _SETTINGS = (
     "core.fsync=none",  # scratch need not survive a power cut
     "core.splitIndex=false",  # a split index would put its shared half into the repository
     "core.safecrlf=false",
-    # git-lfs would store what it cleans in the repository; the raw content tells changes as well.
+    # git-lfs would store what it cleans in the repository; the raw content shows changes as well.
     "filter.lfs.clean=",
     "filter.lfs.process=",
     "filter.lfs.required=false",
@@ -52,7 +53,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Change:
-    """Commits that came since (oldest first, at most 200), and how many files differ."""
+    """New commits (oldest first, at most 200), and how many files differ."""
 
     commits: list[str]
     files_changed: int
@@ -60,7 +61,7 @@ class Change:
 
 @dataclass(frozen=True)
 class _Repository:
-    """Where things are: the root of the work tree, what its `.git` says if it is a file, and git's own files."""
+    """Its paths: the root of the work tree, what its `.git` says if that is a file, and git's own files."""
 
     top: Path
     link: bytes | None
@@ -70,13 +71,13 @@ class _Repository:
     common: Path
 
     def is_still_that_of(self, project: Path) -> bool:
-        """False where git might find another one by now, or the same elsewhere."""
+        """False if git might find another one by now, or the same one elsewhere."""
         real = project.resolve()
         nearest = next((folder for folder in (real, *real.parents) if os.path.lexists(folder / ".git")), None)
         return nearest == self.top and _link(self.top) == self.link
 
     def commit(self) -> str | None:
-        """The commit checked out, read without git; None where that takes more than a look at two small files."""
+        """The commit checked out, read without git; None if that takes more than reading two small files."""
         try:
             found = self.head.read_bytes().strip()
             if found.startswith(b"ref: refs/heads/"):
@@ -96,8 +97,8 @@ def _link(top: Path) -> bytes | None:
 class WorkMeter:
     """Measures the work tree that holds `project`; writes only to `scratch`, a folder of its own.
 
-    One measure or comparison at a time. Each is one stay in a worker thread, for a turn of the event loop between
-    two git commands would cost as much as a command.
+    One measure or comparison at a time. Each runs in a worker thread from start to end: a turn of the event loop
+    between two git commands would cost as much as a command.
     """
 
     def __init__(self, project: Path, scratch: Path) -> None:
@@ -105,24 +106,32 @@ class WorkMeter:
         self._scratch = scratch.absolute()
         self._use_git = True
         self._known: _Repository | None = None
-        """The repository, as git told it last."""
+        """The repository, as git last described it."""
 
     async def measure(self) -> Measure:
-        """The state of the work tree now. Never fails for what the tree, git or scratch is like."""
+        """The state of the work tree now. Never fails, whatever the state of tree, git or scratch."""
         return await self._in_thread(self._measure)
 
     async def compare(self, before: Measure, after: Measure) -> Change:
         """What changed between two measures of this meter, of the last three taken.
 
-        Where two different fingerprints cannot be compared file by file (one made by git, one by looking at
-        times; or older than that), they count as one changed file.
+        Two different fingerprints that cannot be compared file by file (one made by git, one from times; or one that
+        is too old) count as one changed file.
         """
         if before == after:
             return Change([], 0)
         return await self._in_thread(lambda commands: self._compare(commands, before, after))
 
+    async def wrote_ignored(self, since: int) -> bool:
+        """Whether a file that git ignores was written since then (epoch milliseconds), as far as that is soon found out.
+
+        Asked only before a loop would be called stalled: `node_modules` or `target` may hold a million files. See
+        `ignored.py` for its bounds. Without git every file counts, as no rule says which are ignored.
+        """
+        return await self._in_thread(lambda commands: self._wrote_ignored(commands, since))
+
     async def _in_thread(self, work: "Callable[[_Commands], T]") -> T:
-        """A cancelled call kills the git that it waits for, so that the runner's end need not wait."""
+        """A cancelled call kills the git that it waits for, so that the runner can leave at once."""
         commands = _Commands()
         try:
             return await asyncio.to_thread(work, commands)
@@ -138,7 +147,7 @@ class WorkMeter:
                 repository, head = self._repository(commands)
                 return Measure(head, self._content(commands, repository, snapshot))
         except TimeoutError:
-            # Too large for git here, now and after the next iteration: do not wait for it again.
+            # The tree is too large for git here, and will be after the next iteration: do not wait for it again.
             self._use_git = False
         except (_GitFailed, OSError):
             pass
@@ -154,6 +163,22 @@ class WorkMeter:
             return Change(commits, self._files_changed(before.tree, after.tree))
         except OSError:
             return Change(commits, 1)
+
+    def _wrote_ignored(self, commands: "_Commands", since: int) -> bool:
+        places = [os.fsencode(self._project)]
+        try:
+            if self._use_git:
+                listed = commands.check(
+                    ["ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z"], self._project
+                )
+                places = [
+                    places[0] + b"/" + name
+                    for name in listed.split(b"\0")
+                    if name and not NO_WORK & {*name.split(b"/")}
+                ]
+        except (TimeoutError, _GitFailed, OSError):
+            pass
+        return written_since(places, since)
 
     def _new_snapshot(self) -> Path:
         """A fresh folder in scratch; the oldest ones go."""
@@ -182,7 +207,7 @@ class WorkMeter:
         return self._known, lines[5] if code == 0 else None
 
     def _content(self, commands: "_Commands", repository: _Repository, snapshot: Path) -> str:
-        """Fingerprint of all files that git would commit; the listing that it was made of is left in the snapshot."""
+        """Fingerprint of all files that git would commit; the listing it is made of stays in the snapshot."""
         top, copy = repository.top, snapshot / "index"
         with contextlib.suppress(FileNotFoundError):  # nothing was ever added
             # With its time: git trusts an entry whose file is older than the index.
@@ -196,7 +221,7 @@ class WorkMeter:
         listing = commands.check(["ls-files", "--stage", "-z"], top, env)
         if b"\x00160000 " in b"\0" + listing:
             raise _GitFailed("a submodule: its files are not in the listing")
-        copy.unlink(missing_ok=True)  # where there is nothing to add, git makes none
+        copy.unlink(missing_ok=True)  # with nothing to add, git makes none
         return _kept("git", listing, snapshot)
 
     def _commits(self, commands: "_Commands", before: str | None, after: str | None) -> list[str]:
@@ -217,7 +242,7 @@ class WorkMeter:
         return len({line.partition(_BEFORE_PATH[_kind(before)])[2] for line in differing})
 
     def _listing(self, tree: str) -> Path | None:
-        """What a fingerprint was made of; snapshots between which nothing changed all have it."""
+        """The listing a fingerprint was made of; every snapshot since the last change has it."""
         return next(self._scratch.glob(f"*/{tree}"), None)
 
 
@@ -247,9 +272,14 @@ class _Commands:
             if self._cancelled:
                 raise _GitFailed("cancelled")
             self._process = process = subprocess.Popen(
-                git.command(args, _SETTINGS), cwd=cwd, env=git.environment(env), start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+                git.command(args, _SETTINGS),
+                cwd=cwd,
+                env=git.environment(env),
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
         with process:
             try:
                 out, _ = process.communicate(timeout=max(0.0, self._until - time.monotonic()))
@@ -275,15 +305,15 @@ def _quoted(path: Path) -> str:
 
 
 def _walk(top: Path, snapshot: Path | None) -> str:
-    """Fingerprint of names, sizes and times below `top`; what it was made of is left in the snapshot."""
+    """Fingerprint of names, sizes and times below `top`; the listing it is made of stays in the snapshot."""
     return _kept("walk", b"\0".join(itertools.islice(_files(top), MOST_FILES_WALKED)), snapshot)
 
 
 def _kept(kind: str, listing: bytes, snapshot: Path | None) -> str:
-    """The name of a listing, by its kind and content, under which it is left in the snapshot."""
+    """The name of a listing, from its kind and content; it is stored in the snapshot by that name."""
     name = f"{kind}-{hashlib.sha256(listing).hexdigest()}"
     if snapshot is not None:
-        with contextlib.suppress(OSError):  # the disk is full: then only the number of files is not known
+        with contextlib.suppress(OSError):  # the disk is full: then only the number of changed files is unknown
             (snapshot / name).write_bytes(listing)
     return name
 

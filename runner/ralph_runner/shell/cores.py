@@ -1,26 +1,34 @@
-"""A core as the shell sees it, and the one that decides for a task; that for tickets is in ticket_core.py.
+"""A core as the shell sees it, and the task loop's; the ticket loop's is in ticket_core.py.
 
-The performer and the runner know only `Core`; a core's state is a value, kept here and replaced with each step.
+Runner, performer and intake know only `Core`. A core's state is a value, kept here and replaced at each step. If the
+machine dies here, the state is what was last saved.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from ralph_rpc.model.commands import Body, Verb
 from ralph_rpc.model.config import Config
 from ralph_rpc.model.state import State
 from ralph_runner.core import snapshot as task_snapshot
 from ralph_runner.core import step as task_step
-from ralph_runner.core.reports import Now
-from ralph_runner.core.room import NO_ROOM
+from ralph_runner.core.disk import DISK_FULL
+from ralph_runner.core.phases import Ended
+from ralph_runner.core.results import Now
 from ralph_runner.core.snapshot import Facts
-from ralph_runner.core.state import Ended, Loop, Order
+from ralph_runner.core.state import Loop, Order
+
+
+class Feed(Protocol):
+    """Takes inputs for a core: from pi, from the inbox, or the outcome of an effect."""
+
+    def __call__(self, *inputs: Any) -> None: ...
 
 
 class Core(ABC):
-    """What decides, with its state."""
+    """The part that decides, with its state."""
 
     @property
     @abstractmethod
@@ -52,11 +60,11 @@ class Core(ABC):
 
     @abstractmethod
     def is_to_end(self) -> bool:
-        """The end is asked for."""
+        """True if the end was asked for."""
 
     @abstractmethod
     def give_up(self, message: str) -> None:
-        """The shell cannot go on: the loop ends in error, whatever its core thinks."""
+        """The shell cannot continue: the loop ends in error, whatever its core would decide."""
 
 
 class TaskCore(Core):
@@ -80,7 +88,7 @@ class TaskCore(Core):
         return task_step.next_deadline(self.loop)
 
     def state(self, facts: Facts, now: Now, waits_for_room: bool) -> State:
-        loop = replace(self.loop, status="waiting", error=NO_ROOM) if waits_for_room else self.loop
+        loop = replace(self.loop, status="waiting", error=DISK_FULL) if waits_for_room else self.loop
         return task_snapshot.snapshot(loop, facts, now)
 
     def held_messages(self) -> int:
@@ -88,7 +96,7 @@ class TaskCore(Core):
 
     def refuses(self, verb: Verb, body: Body) -> str | None:
         if "ticket" in body:
-            return "this loop has no tickets: leave \"ticket\" (--ticket) out"
+            return 'this loop has no tickets: leave "ticket" (--ticket) out'
         return None
 
     def is_to_end(self) -> bool:
@@ -100,5 +108,5 @@ class TaskCore(Core):
 
 
 def has_stop(orders: tuple[Order, ...]) -> bool:
-    """Whether somebody has asked for the end."""
+    """True if somebody asked for the end."""
     return any(order.verb == "stop" for order in orders)

@@ -1,35 +1,50 @@
-"""Runs the command of `--notify` when there is something to tell, guarded like pi: its whole tree ends with it.
+"""Runs the command of `--notify`, or sends a notification to its address, when a person should know something.
 
-The runner builds a `Notifier`, tells it in passing, and closes it before it leaves. Nothing here holds up the loop:
-a command runs in the background, one at a time and for at most `LONGEST_S`, and that one fails is told and no more.
+It is guarded like pi: its whole tree ends with it.
+
+The runner makes one `Notifier` and closes it before it leaves; the performer calls `tell`. Nothing here delays the
+loop: commands run in the background, one at a time and for at most `LONGEST_S` each, and a failure is only reported.
 If the machine dies here, a notice is lost.
 """
 
 import asyncio
 import os
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import orjson
 
 from ralph_rpc.files.paths import LoopPaths
-from ralph_rpc.notify import DESKTOP, Notice, desktop_argv, desktop_notifier, environment
-from ralph_rpc.text import inert
-from ralph_runner.pi.process import Guarded
+from ralph_rpc.story.notifications import (
+    DESKTOP,
+    Notification,
+    desktop_argv,
+    desktop_notifier,
+    environment,
+    post_of,
+    shown,
+)
+from ralph_rpc.terminal.inert import inert
+from ralph_runner.guarded.process import Guarded
+from ralph_runner.guarded.spawn import GuardFault
+from ralph_runner.shell import post
 from ralph_runner.shell.environment import child_environment
+from ralph_runner.shell.patience import LOOK_AGAIN_S, LOOK_GAP_S
 
 LONGEST_S = 30.0
-"""One command."""
+"""For one command."""
 PATIENCE_S = 40.0
-"""All that still run or wait when the runner leaves: the end of a tree included."""
+"""For all that still run or wait when the runner leaves, the end of their trees included."""
 WAITING_AT_MOST = 20
 _KEPT_BYTES = 4096
 
 
 class Notifier:
-    """The way to a person. Without a command it does nothing. For the event loop's thread."""
+    """Does nothing without a command. For the event loop's thread."""
 
     def __init__(
         self,
@@ -49,20 +64,20 @@ class Notifier:
         self._tasks: set[asyncio.Task[None]] = set()
         self._without = False
 
-    def tell(self, notice: Notice) -> None:
-        """Starts the command in the background, after those that it was told before."""
+    def tell(self, notice: Notification) -> None:
+        """Run the command in the background, after the notices that came before."""
         argv = self._argv(notice)
         if argv is None:
             return
         if len(self._tasks) >= WAITING_AT_MOST:
-            self._warn(f"not told, {WAITING_AT_MOST} notices wait already: {notice['message']}")
+            self._warn(f"no notification, {WAITING_AT_MOST} are waiting already: {notice['message']}")
             return
         task = asyncio.create_task(self._in_turn(argv, notice), name=f"notify {notice['event']}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Waits until everything is told, for at most `PATIENCE_S`; what runs then is ended."""
+        """Wait until every notice is delivered, for at most `PATIENCE_S`; what still runs then is ended."""
         if not self._tasks:
             return
         _, late = await asyncio.wait(self._tasks, timeout=PATIENCE_S)
@@ -70,11 +85,13 @@ class Notifier:
             task.cancel()
         if late:
             await asyncio.wait(late)
-            self._note(f"{len(late)} notices were not told: the command takes too long")
+            self._note(f"{len(late)} notifications were not delivered: the command takes too long")
 
-    def _argv(self, notice: Notice) -> Sequence[str] | None:
+    def _argv(self, notice: Notification) -> Sequence[str] | None:
         if self._command is None:
             return None
+        if post_of(self._command, notice) is not None:
+            return [sys.executable, "-I", post.__file__]
         if self._command != DESKTOP:
             return ["/bin/sh", "-c", self._command]
         notifier = desktop_notifier()
@@ -82,28 +99,38 @@ class Notifier:
             return desktop_argv(notifier, notice)
         if not self._without:
             self._without = True
-            self._warn("--notify desktop: this system has no notifier (notify-send); nobody is told")
+            self._warn("--notify desktop: this system has no notifier (notify-send); no notification will be sent")
         return None
 
-    async def _in_turn(self, argv: Sequence[str], notice: Notice) -> None:
+    async def _in_turn(self, argv: Sequence[str], notice: Notification) -> None:
         async with self._turn:
-            try:
-                problem = await self._run(argv, notice)
-            except OSError as error:
-                problem = f"cannot be run ({error.strerror}: {error.filename or argv[0]})"
+            problem = await self._tried(argv, notice)
         if problem is not None:
-            self._warn(f"the command of --notify {problem}; nobody may know: {notice['message']}")
+            self._warn(f"{self._who()} {problem}; not delivered: {notice['message']}")
 
-    async def _run(self, argv: Sequence[str], notice: Notice) -> str | None:
-        """What went wrong, if anything did."""
-        stdin = _filled(orjson.dumps(notice) + b"\n")
+    def _who(self) -> str:
+        """What did not deliver; of an address only the host."""
+        told = shown(self._command or "")
+        return "the command of --notify" if told == self._command else f"--notify {told}"
+
+    async def _tried(self, argv: Sequence[str], notice: Notification) -> str | None:
+        """Gives what went wrong; where nothing could be run at all, that is looked at again for some seconds."""
+        until = time.monotonic() + LOOK_AGAIN_S
+        while True:
+            try:
+                return await self._run(argv, notice)
+            except OSError as error:
+                if not isinstance(error, GuardFault) or time.monotonic() >= until:
+                    return f"cannot be run ({error.strerror}: {error.filename or argv[0]})"
+            await asyncio.sleep(LOOK_GAP_S)
+
+    async def _run(self, argv: Sequence[str], notice: Notification) -> str | None:
+        """Gives what went wrong, if anything did."""
+        posted = post_of(self._command or "", notice)
+        stdin = _filled(orjson.dumps(posted._asdict() if posted is not None else notice) + b"\n")
         try:
             process = await Guarded.spawn(
-                argv,
-                cwd=self._workdir,
-                env=self._env | environment(notice),
-                stdin=stdin,
-                stderr=subprocess.STDOUT,
+                argv, cwd=self._workdir, env=self._env | environment(notice), stdin=stdin, stderr=subprocess.STDOUT
             )
         finally:
             os.close(stdin)
@@ -118,18 +145,21 @@ class Notifier:
         except TimeoutError:
             problem = f"was ended after {LONGEST_S:.0f} s"
         finally:
-            # After a cancellation, too: nothing that it started outlives the runner.
+            # Also after a cancellation: nothing that the command started outlives the runner.
             process.kill()
             await process.wait()
             if await asyncio.to_thread(output.is_complete):
                 process.close()
-        for line in output.lines():
+        lines = output.lines()
+        if posted is not None and problem is not None and lines:
+            return f"failed: {lines[-1]}"
+        for line in lines:
             self._note(f"notify: {line}")
         return problem
 
 
 class _Output:
-    """The end of what the command says, read in a thread of its own, so that no full pipe holds it up."""
+    """The end of the command's output, read in a thread of its own, so that the command never blocks on a full pipe."""
 
     def __init__(self, fd: int) -> None:
         self._tail = b""
@@ -137,12 +167,12 @@ class _Output:
         self._reader.start()
 
     def is_complete(self) -> bool:
-        """Waits a little for the end; whether it has come."""
+        """Wait a little for the end; False if it has not come."""
         self._reader.join(2)
         return not self._reader.is_alive()
 
     def lines(self) -> list[str]:
-        """All of it or its end, inert."""
+        """The output or its end, made inert."""
         text = inert(self._tail.decode("utf-8", "replace")).strip("\n")
         return text.split("\n") if text else []
 
@@ -152,9 +182,9 @@ class _Output:
 
 
 def _filled(data: bytes) -> int:
-    """The reading end of a pipe that holds `data`, which fits: no command that does not read can hold us up.
+    """The reading end of a pipe that holds all of `data`, so that a command which does not read cannot block us.
 
-    A guard ends a program a few seconds after it closes its stdin; this stdin is not the guard's to close.
+    Not a pipe of the guard's: it ends a program a few seconds after the program's stdin was closed.
     """
     reading, writing = os.pipe()
     try:

@@ -1,7 +1,7 @@
-"""Writes the runner's files again where they are gone or spoilt: the agent's shell can reach all of them.
+"""Writes the runner's files again if they are missing or damaged: the agent's shell can reach all of them.
 
-Called by the runner's heartbeat. That is no boundary against the agent, which has the same rights as we; it keeps a
-mistake of its shell from taking the loop along. If the machine dies here, a file is as it was found or whole.
+Called by the runner's heartbeat. This is no boundary against the agent, which has the same rights as the runner; it
+keeps a mistake in the agent's shell from ending the loop. If the machine dies here, a file is as it was found, or whole.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from ralph_rpc.model.config import Config
 
 
 def reassert(paths: LoopPaths, config: Config, journal: CommandJournal, at: int) -> list[str]:
-    """The names of the files that were not as they must be; all but state.json, which the caller writes, are again.
+    """The names of the files that were missing or damaged; all are written again but state.json, which the caller writes.
 
     Never raises OSError: what cannot be written now is tried again with the next heartbeat.
     """
@@ -31,7 +31,7 @@ def reassert(paths: LoopPaths, config: Config, journal: CommandJournal, at: int)
             found.append(paths.config.name)
     if not journal.is_intact():
         with contextlib.suppress(OSError):
-            journal.mend(at)
+            journal.restore(at)
             found.append(paths.commands.name)
     if not _is_there(paths, paths.state):
         found.append(paths.state.name)

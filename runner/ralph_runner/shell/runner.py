@@ -1,11 +1,11 @@
-"""The life of a runner: take over the loop's folder, run the core in its world, leave everything tidy.
+"""The life of a runner: recover the loop's state, run the core, keep the loop's files in order, leave everything tidy.
 
-Called by `__main__`. Holds the loop's lock from the first line to the last. If it dies anywhere, the guards end
-pi's trees, the files are as their writers left them, and `recover` finds the way on.
+Called by `__main__`, once, after `takeover`. Holds the loop's lock from the first line to the last. If it dies
+anywhere, the guards end pi's trees, the files are as their writers left them, and the next `recover` continues from
+there.
 """
 
 import asyncio
-import errno
 import os
 import signal
 import time
@@ -13,392 +13,412 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from ralph_rpc import git
 from ralph_rpc.clock import now_ms
-from ralph_rpc.files import identity, locks, registry
+from ralph_rpc.files import far, records, registry
 from ralph_rpc.files.eventlog import EventLog
-from ralph_rpc.files.inbox import Claimed, Inbox, Rejected
+from ralph_rpc.files.inbox import Inbox
 from ralph_rpc.files.journal import CommandJournal
-from ralph_rpc.files.locks import Lock
 from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.files.removal import remove_tree
 from ralph_rpc.files.reserve import Reserve, lacks_room
-from ralph_rpc.model.commands import JournalLine, Verb
+from ralph_rpc.machine import identity, nofollow
+from ralph_rpc.machine.leads import without_leads
+from ralph_rpc.machine.locks import Lock
 from ralph_rpc.model.config import Config
-from ralph_rpc.model.events import CommandStep
 from ralph_rpc.model.state import Worktree
-from ralph_rpc.watch import ARRIVAL, Watch
-from ralph_runner.core.reports import Begin, Broken, CommandCame, Terminate, Tick
+from ralph_runner.core.effects import Finish
+from ralph_runner.core.results import Begin, Broken, Terminate, Tick
 from ralph_runner.core.snapshot import Facts
+from ralph_runner.guarded import guard
 from ralph_runner.shell.cores import Core, TaskCore
+from ralph_runner.shell.environment import checkout_of, told_of, worktree_of
+from ralph_runner.shell.folder import LoopFolder, Replaced
+from ralph_runner.shell.inbox_watch import InboxWatch
+from ralph_runner.shell.intake import Intake
+from ralph_runner.shell.notices import Notices
 from ralph_runner.shell.notify import Notifier
-from ralph_runner.shell.perform import Hands, Performer
-from ralph_runner.shell.pilot import Pilot, Place, write_record
+from ralph_runner.shell.old_files import OldFiles
+from ralph_runner.shell.one_pi import OnePi, Place
+from ralph_runner.shell.patience import GIVE_UP_S, LOOK_AGAIN_S, PASSING, Patience
+from ralph_runner.shell.perform import LoopEffects, Performer, how_to_fix
+from ralph_runner.shell.preload import load_rest
 from ralph_runner.shell.reassert import reassert
+from ralph_runner.shell.record import write_record
 from ralph_runner.shell.recover import Recovered, recover
+from ralph_runner.shell.runnerlog import reopen
 from ralph_runner.shell.saver import Saver
+from ralph_runner.shell.senders import comes_from_inside
 from ralph_runner.shell.takeover import Takeover
-from ralph_runner.shell.task_hands import TaskHands, read_task
+from ralph_runner.shell.task_files import read_task
 
 HEARTBEAT_S = 5.0
-SCAN_S = 0.25
-WATCHED_SCAN_S = 1.0
-"""The safety scan where a watch wakes us: waking up is what an idle runner costs."""
-HELD_AT_MOST = 2_000
-"""Messages that wait for the model; more are left in the inbox, which a flood can only fill, not the memory."""
-RETRY_S = 0.05
-SETTLE_S = 3.0
+LOAD_REST_S = 0.25
+"""Between two looks whether the first prompt is out, so that the rest may be loaded."""
+LOAD_LOOKS = 40
 SYNC_S = 1.0
 MUCH = 8 << 20
 """Bytes between two syncs after which the next comes sooner: a receipt's sync has to wait for the log's."""
 
+Note = Callable[[str], None]
+"""Writes one line to runner.log."""
+
+
+async def run(
+    paths: LoopPaths,
+    lock: Lock,
+    config: Config,
+    resume: bool,
+    takeover: Takeover,
+    note: Note,
+    signals: int | None,
+    tied: int | None = None,
+) -> int:
+    """Run the loop until it has ended. The exit code: 0, or 1 if it ended in error.
+
+    `signals` is the fd of `guard.watch_signals`, which was called before anything else; `tied` is the pid of our parent,
+    where the loop is to end with it.
+    """
+    git.allow_fetching()
+    found = recover(paths, config, _task_path(paths, config), resume, now_ms())
+    if takeover.ended:
+        found.notes.insert(0, f"ended {takeover.ended} processes that an earlier run left behind")
+    runner = Runner(paths, lock, config, takeover, note, found, signals, tied)
+    try:
+        return await runner.live(resume, found)
+    finally:
+        await runner.close()
+
 
 class Runner:
-    """One run of one loop."""
+    """One run of one loop: its open files and the parts that work on them. Made on the event loop's thread."""
 
     def __init__(
-        self, paths: LoopPaths, lock: Lock, config: Config, resume: bool, takeover: Takeover, note: Callable[[str], None]
+        self,
+        paths: LoopPaths,
+        lock: Lock,
+        config: Config,
+        takeover: Takeover,
+        note: Note,
+        found: Recovered,
+        signals: int | None,
+        tied: int | None,
     ) -> None:
-        self._paths, self._lock, self._config, self._resume, self._note = paths, lock, config, resume, note
-        self._takeover = takeover
-        self._reserve = Reserve(paths.reserve)
+        """Opens the files. Raises OSError."""
+        self._paths, self._config, self._takeover, self._note = paths, config, takeover, note
+        self._signals, self._tied = signals, tied
+        self._loop = asyncio.get_running_loop()
         self._synced = 0
         self._unsaved = False
-        self._inbox_trouble = ""
-        worktree = config["worktree"]
-        self._worktree: Worktree | None = (
-            None if worktree is None else {"branch": worktree, "path": str(paths.worktree)}
+        self._was_signalled = False
+        self._reserve = Reserve(paths.reserve)
+        self._log = EventLog.open(paths.events, limit=config["logSize"], keep=config["logKeep"], reserve=self._reserve)
+        self._journal = CommandJournal.open(paths.commands)
+        self._notices = Notices(self._log, note)
+        self._notifier = Notifier(config.get("notify"), paths, takeover.workdir, takeover.tmp, note, self._warn)
+        self._saver = Saver(paths, note, self._reserve, self._state_unsaved)
+        self._performer = Performer(
+            paths=paths,
+            core=found.core,
+            facts=_facts(paths, config, takeover, found),
+            log=self._log,
+            journal=self._journal,
+            saver=self._saver,
+            reserve=self._reserve,
+            notifier=self._notifier,
+            notices=self._notices,
+            note=note,
         )
-
-    async def run(self) -> int:
-        """Until the loop has ended; the exit code: 0, or 1 where it ended in error."""
-        paths, hand = self._paths, self._takeover
-        found = recover(paths, self._config, self._task_path(), self._resume, now_ms())
-        core = found.core
-        if hand.ended:
-            found.notes.insert(0, f"ended {hand.ended} processes that an earlier run left behind")
-        log = EventLog.open(
-            paths.events, limit=self._config["logSize"], keep=self._config["logKeep"], reserve=self._reserve
+        self._patience = Patience(self._performer.hold, found.core.is_to_end)
+        self._performer.loop_effects = self._loop_effects(found.core)
+        self._folder = LoopFolder(paths, lock, takeover, config, self._log, self._journal)
+        self._amiss_since: float | None = None
+        """Since when the folder has not been in its place."""
+        if isinstance(self._performer.loop_effects, OnePi):
+            pi = self._performer.loop_effects
+            self._folder.known_task = lambda: pi.known_task
+        self._performer.restore_folder = self._restore_folder
+        self._performer.old_files = OldFiles(paths, config, self._performer.later, note)
+        inbox = Inbox(paths.inbox)
+        self._intake = Intake(
+            inbox,
+            core=found.core,
+            feed=self._performer.feed,
+            journal=self._journal,
+            log=self._log,
+            reserve=self._reserve,
+            notices=self._notices,
+            note=note,
         )
-        journal = CommandJournal.open(paths.commands)
-        loop = asyncio.get_running_loop()
+        self._inbox_watch = InboxWatch(paths, inbox, self._intake, self._notices, self._look_after_folder)
 
-        def unsaved(error: OSError) -> None:
-            # For the last state of all there is no other place to say it.
-            self._note(f"cannot write state.json: {error}")
-            self._unsaved = True
-            loop.call_soon_threadsafe(performer.feed, _broken(error))
-
-        saver = Saver(paths, self._note, self._reserve, unsaved)
-        facts = Facts(
-            paths.name, str(paths.project), str(paths.dir), os.getpid(), identity.start_time(os.getpid()) or 0.0,
-            identity.boot_id(), found.started_at, self._worktree, str(hand.tmp),
-        )  # fmt: skip
-
-        def warn(text: str) -> None:
-            # Nothing comes after the loop's last event.
-            if performer.finished.done():
-                self._note(text)
-            else:
-                self._notice(log, "warning", text)
-
-        notifier = Notifier(self._config.get("notify"), paths, hand.workdir, hand.tmp, self._note, warn)
-        performer = Performer(
-            paths=paths, core=core, facts=facts, log=log, journal=journal, saver=saver,
-            reserve=self._reserve, notifier=notifier, note=self._note,
-        )  # fmt: skip
-        performer.hands = self._hands(core, performer, log)
-        try:
-            return await self._live(performer, found, log, journal, saver)
-        finally:
-            await performer.close()
-            saver.close()
-            await notifier.close()
-            try:
-                log.sync()
-                log.close()
-            except OSError as error:  # state.json has the last word, and it is on disk
-                self._note(f"the end of {paths.events} may not be on disk: {error}")
-            self._reserve.give()
-            with suppress(OSError):  # the next start tries again
-                remove_tree(hand.tmp)
-            hand.tree_lock.release()
-
-    def _hands(self, core: Core, performer: Performer, log: EventLog) -> Hands:
-        paths, hand = self._paths, self._takeover
-        if not isinstance(core, TaskCore):
-            # Here, as pi boots while this is loaded, and a task loop needs none of it.
-            from ralph_runner.shell.ticket_hands import TicketHands
-
-            return TicketHands(
-                paths=paths, config=self._config, log=log, hand=hand, feed=performer.feed, save=performer.save,
-                later=performer.later, tell_merge=performer.tell_merge, note=self._note,
-            )  # fmt: skip
-        place = Place(hand.workdir, hand.tmp / "git", lambda: read_task(paths))
-        pilot = Pilot(
-            paths=paths, config=self._config, log=log, lines=log, hand=hand, place=place, feed=performer.feed,
-            save=performer.save, later=performer.later, note=self._note, iteration=core.iteration(),
-        )  # fmt: skip
-        return TaskHands(pilot, hand)
-
-    async def _live(
-        self, performer: Performer, found: Recovered, log: EventLog, journal: CommandJournal, saver: Saver
-    ) -> int:
-        loop = asyncio.get_running_loop()
-        inbox = Inbox(self._paths.inbox)
-        loop.add_signal_handler(signal.SIGTERM, lambda: performer.feed(Terminate()))
+    async def live(self, resume: bool, found: Recovered) -> int:
+        """From the first decision to the last saved state; the exit code."""
+        if self._signals is None:
+            self._loop.add_signal_handler(signal.SIGTERM, self._terminated)
+        else:
+            self._loop.add_reader(self._signals, self._signalled, self._signals)
+        with suppress(OSError):  # a `kill` that died left it
+            nofollow.unlink(self._paths.kill_order, missing_ok=True)
         for ignored in (signal.SIGINT, signal.SIGHUP):
             signal.signal(ignored, signal.SIG_IGN)
         try:
-            await self._take_over(performer, found, log, journal, inbox)
+            await self._before_the_first_decision(resume, found)
         except OSError as error:
-            # Otherwise it would leave without a word in state.json.
-            performer.feed(_broken(error))
-        performer.feed(Begin())
-
-        failed: asyncio.Future[None] = loop.create_future()  # by a look into the inbox; it has no result
-        timer = loop.call_soon(lambda: None)
-        woken = False
-
-        def look() -> None:
-            # No task that waits for an event: at each command it would be a turn of the event loop more.
-            nonlocal timer, woken
-            timer.cancel()
-            woken = False
-            if failed.done():
-                return
-            try:
-                pause = self._look_into_inbox(performer, inbox, journal, log, every)
-            except Exception as error:  # noqa: BLE001 - the runner must not go on without its inbox
-                failed.set_exception(error)
-            else:
-                timer = loop.call_later(pause, look)
-
-        def came(name: str) -> None:
-            # In the watch's thread: a name that is overwritten is safe at once, whatever this one is waiting for.
-            nonlocal woken
-            inbox.claim(name)
-            if not woken:
-                woken = True
-                loop.call_soon_threadsafe(look)
-
-        watch = Watch(self._paths.inbox, ARRIVAL, came)
-        trouble = watch.start()
-        every = SCAN_S if trouble else WATCHED_SCAN_S
-        if trouble is not None:
-            self._notice(log, "warning", f"no watch on the inbox ({trouble}); it is scanned four times a second")
-        look()
-        helpers: list[asyncio.Future[None]] = [
-            failed,
-            asyncio.create_task(self._heartbeat(performer, journal)),
-            asyncio.create_task(self._sync(log, performer)),
-        ]
-        try:
-            everything: list[asyncio.Future[Any]] = [performer.finished, *helpers]
-            ended, _ = await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
-            for one in ended:
-                one.result()  # a helper only ever ends by a failure
-            finish = performer.finished.result()
-        finally:
-            for helper in helpers:
-                helper.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
-            await asyncio.to_thread(watch.stop)
-        performer.facts.tmp_dir = None
-        performer.save()
-        saver.close()
-        if finish.how != "error" and saver.entry_path is not None:
-            try:
-                registry.remove(saver.entry_path)
-            except OSError as error:  # how the loop has ended is told already
-                self._note(f"the registry entry stays: {error}")
+            # Fed, not raised: so state.json says why.
+            self._performer.feed(Broken(how_to_fix(error)))
+        self._performer.feed(Begin())
+        self._inbox_watch.start()
+        self._performer.later(self._load_rest())
+        finish = await self._until_finished()
+        self._performer.facts.tmp_dir = None
+        self._follow_folder()
+        self._performer.save()
+        self._saver.close()
+        # `kill` removes the entry of a loop that it ends. One that the shutdown of the machine ends is found by it:
+        # `resume --crashed` continues that loop.
+        if finish.how != "error" and not (finish.how == "stopped" and self._was_signalled):
+            self._leave_the_registry()
         return 1 if finish.how == "error" or self._unsaved else 0
 
-    async def _take_over(
-        self, performer: Performer, found: Recovered, log: EventLog, journal: CommandJournal, inbox: Inbox
-    ) -> None:
-        """What comes before the first decision: the log tells of this run and of the iteration that was lost."""
-        log.append_event(
+    def _terminated(self) -> None:
+        self._was_signalled = True
+        self._performer.feed(Terminate())
+
+    async def close(self) -> None:
+        """End and close everything. Called once, also after a bug."""
+        await self._performer.close()
+        self._saver.close()
+        await self._notifier.close()
+        try:
+            self._log.sync()
+            self._log.close()
+        except OSError as error:  # state.json has the last word, and it is on disk
+            self._note(f"the end of {self._paths.events} may not be on disk: {error}")
+        self._reserve.give()
+        self._folder.close()
+        with suppress(OSError):  # the next start tries again
+            remove_tree(self._takeover.tmp)
+        self._takeover.tree_lock.release()
+
+    def _loop_effects(self, core: Core) -> LoopEffects:
+        paths, performer = self._paths, self._performer
+        if not isinstance(core, TaskCore):
+            # Imported here: pi boots while this module is loaded, and a task loop needs none of it.
+            from ralph_runner.shell.ticket_effects import TicketEffects
+
+            return TicketEffects(
+                paths=paths,
+                config=self._config,
+                log=self._log,
+                takeover=self._takeover,
+                feed=performer.feed,
+                save=performer.save,
+                later=performer.later,
+                tell_merge=performer.tell_merge,
+                notices=self._notices,
+                note=self._note,
+                patience=self._patience,
+            )
+        return OnePi(
+            paths=paths,
+            config=self._config,
+            log=self._log,
+            lines=self._log,
+            takeover=self._takeover,
+            place=Place(self._takeover.workdir, self._takeover.tmp / "git", lambda: read_task(paths)),
+            feed=performer.feed,
+            save=performer.save,
+            later=performer.later,
+            note=self._note,
+            warn=self._warn,
+            patience=self._patience,
+            iteration=core.iteration(),
+        )
+
+    async def _before_the_first_decision(self, resume: bool, found: Recovered) -> None:
+        """The log gets the start of this run and the iterations that were lost, the core the commands left over."""
+        self._log.append_event(
             {
                 "type": "ralph_loop_start",
                 "at": now_ms(),
                 "name": self._paths.name,
                 "pid": os.getpid(),
-                "resumed": self._resume,
+                "resumed": resume,
             }
         )
         for message in found.notes:
-            self._notice(log, "info", message)
+            self._notices.add("info", message)
+        if (own := worktree_of(self._paths, self._config)) is not None:
+            told = told_of(without_leads(os.environ, checkout_of(self._paths), own), checkout_of(self._paths))
+            if told is not None:
+                self._notices.add("info", told)
+        for amended in found.amended:
+            records.write_iteration(self._paths, amended)
         for lost in found.lost:
-            write_record(self._paths, log, lost, log.offset)
-        performer.save()
-        await self._take_up(performer, inbox, journal, log, found)
+            write_record(self._paths, self._log, lost, lost["eventsFrom"] or self._log.offset)
+        if far.has_any(self._paths):
+            # Imported here: only a loop with a launcher leaves such jobs.
+            from ralph_runner.shell.elsewhere import end_left
 
-    def _task_path(self) -> str:
-        """As the agent is told it: short where it can be."""
-        return str(self._paths.task if self._worktree else self._paths.task.relative_to(self._paths.project))
+            for line in await asyncio.to_thread(end_left, self._paths):
+                self._notices.add("info", line)
+        self._performer.save()
+        await self._intake.catch_up(found.crashed)
 
-    def _notice(self, log: EventLog, level: str, message: str) -> None:
-        self._note(message)
-        log.append_event({"type": "ralph_notice", "at": now_ms(), "level": level, "message": message})
-
-    async def _take_up(
-        self, performer: Performer, inbox: Inbox, journal: CommandJournal, log: EventLog, found: Recovered
-    ) -> None:
-        """The commands that an earlier runner had not finished, and those that lie in the inbox already.
-
-        All of them before the first prompt: after a crash, an order to hold or to end counts from the start.
-        """
-        for command in journal.open_commands():
-            performer.feed(CommandCame(command.id, command.verb, command.body, known=True, maybe=command.sent))
-        until = time.monotonic() + SETTLE_S
-        while True:
-            scan = inbox.scan(time.monotonic())
-            if not scan.commands and not scan.rejected:
-                if not scan.retry or time.monotonic() > until:
-                    return
-                # An empty file counts as a command only when it has been still for a second.
-                await asyncio.sleep(RETRY_S)
-            self._reject(log, scan.rejected)
-            for claimed in scan.commands:
-                if claimed.verb in ("stop", "abort", "pause", "resume") and not found.crashed:
-                    reason = f"left over from before this start; to {claimed.verb} the loop now, send it again"
-                    inbox.set_aside(claimed, reason)
-                    _tell_rejected(log, claimed.id, claimed.verb, reason)
-                else:
-                    self._accept(performer, inbox, journal, self._taken(performer, inbox, log, [claimed]))
-
-    def _look_into_inbox(
-        self, performer: Performer, inbox: Inbox, journal: CommandJournal, log: EventLog, every: float
-    ) -> float:
-        """Takes what is there; gives the seconds until the next look, if nothing comes before."""
-        found: list[Claimed] = []
+    async def _until_finished(self) -> Finish:
+        """Wait for the core's Finish, with heartbeat and syncs meanwhile; raises what ended one of the helpers."""
+        helpers: list[asyncio.Future[None]] = [
+            self._inbox_watch.failed,
+            asyncio.create_task(self._heartbeat()),
+            asyncio.create_task(self._sync()),
+        ]
         try:
-            scan = inbox.scan(time.monotonic(), messages=performer.core.held_messages() < HELD_AT_MOST)
-            found = scan.commands
-            self._reject(log, scan.rejected)
-            self._accept(performer, inbox, journal, self._taken(performer, inbox, log, scan.commands))
-        except OSError as error:
-            if error.errno in (errno.EIO, errno.EROFS):
-                performer.feed(_broken(error))
-            if lacks_room(error) and self._reserve.give():
-                return 0.0
-            # No receipt without room, but a stop must work: its file stays, so that a crash won't forget it.
-            for stop in [one for one in found if one.verb == "stop" and not journal.knows(one.id)]:
-                performer.feed(CommandCame(stop.id, stop.verb, stop.body))
-            # The files stay where they are; most often the disk is full, and space comes back.
-            if self._inbox_trouble != str(error):
-                self._note(f"the inbox cannot be read now: {error}")
-            self._inbox_trouble = str(error)
-            return 1.0
-        self._inbox_trouble = ""
-        if scan.commands or scan.rejected:
-            return 0.0
-        return RETRY_S if scan.retry else every
-
-    def _taken(self, performer: Performer, inbox: Inbox, log: EventLog, commands: list[Claimed]) -> list[Claimed]:
-        """Without those that the loop refuses as it is now; their files are kept, with the reason."""
-        taken: list[Claimed] = []
-        for claimed in commands:
-            reason = performer.core.refuses(claimed.verb, claimed.body)
-            if reason is None:
-                taken.append(claimed)
-            else:
-                inbox.set_aside(claimed, reason)
-                _tell_rejected(log, claimed.id, claimed.verb, reason)
-        return taken
-
-    def _accept(self, performer: Performer, inbox: Inbox, journal: CommandJournal, commands: list[Claimed]) -> None:
-        """Receipts for all of them, then the core gets them, then, with the receipts on disk, the files go.
-
-        Before a message is written to pi its `sent` is on disk (performer), and with that its receipt: one sync for
-        both. What is in the journal is fed even where the rest fails: the next scan knows it and would only remove it.
-        """
-        journaled: list[Claimed] = []
-        try:
-            for claimed in commands:
-                known = journal.knows_file(claimed.file) or journal.knows(claimed.id)
-                if known or journal.had_origin(claimed.origin):
-                    continue
-                line: JournalLine = {
-                    "at": now_ms(), "id": claimed.id, "command": claimed.verb, "state": "received",
-                    "body": claimed.body, "file": claimed.file,
-                }  # fmt: skip
-                if claimed.origin is not None:
-                    line["origin"] = claimed.origin
-                journal.append(line, durable=False)
-                journaled.append(claimed)
+            everything: list[asyncio.Future[Any]] = [self._performer.finished, *helpers]
+            ended, _ = await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+            for one in ended:
+                one.result()  # a helper only ever ends by a failure
+            return self._performer.finished.result()
         finally:
-            performer.feed(*(CommandCame(c.id, c.verb, c.body) for c in journaled))
-        journal.sync(now_ms())
-        for claimed in commands:
-            inbox.done(claimed)
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+            await self._inbox_watch.stop()
 
-    def _reject(self, log: EventLog, rejected: list[Rejected]) -> None:
-        for r in rejected:
-            self._notice(log, "warning", f"inbox: {r.name} was rejected: {r.reason}")
-            if r.verb is not None and r.id is not None:
-                _tell_rejected(log, r.id, r.verb, r.reason)
-
-    async def _heartbeat(self, performer: Performer, journal: CommandJournal) -> None:
-        """From the event loop itself, so that a runner that hangs goes stale."""
+    async def _heartbeat(self) -> None:
+        """On the event loop itself, so that the entry of a runner that hangs goes stale."""
         while True:
             await asyncio.sleep(HEARTBEAT_S)
-            if not self._paths.inbox.is_dir():
-                performer.feed(Broken(f"{self._paths.dir} was deleted or moved while the loop ran"))
-            elif not all(os.access(folder, os.W_OK | os.X_OK) for folder in (self._paths.dir, self._paths.inbox)):
-                performer.feed(Broken(f"{self._paths.dir} can no longer be written to; mend it and resume"))
-            elif not self._lock.is_intact():
-                await self._restore_lock(performer)
-            else:
-                self._reassert(performer, journal)
-            performer.save(state_too=False)
-            performer.feed(Tick())
+            if self._tied is not None and os.getppid() != self._tied:
+                self._terminated()
+            if self._look_after_folder():
+                self._reassert()
+            self._performer.save(state_too=False)
+            self._performer.feed(Tick())
 
-    def _reassert(self, performer: Performer, journal: CommandJournal) -> None:
-        found = reassert(self._paths, self._config, journal, now_ms())
+    def _reassert(self) -> None:
+        found = reassert(self._paths, self._config, self._journal, now_ms())
         if found:
-            self._note(f"gone or spoilt, and written again: {', '.join(found)}")
+            self._note(f"missing or damaged, and written again: {', '.join(found)}")
         if self._paths.state.name in found:
-            performer.save()
+            self._performer.save()
 
-    async def _restore_lock(self, performer: Performer) -> None:
-        """Somebody deleted runner.lock: held again, or another runner has it and this one must leave.
+    def _look_after_folder(self) -> bool:
+        """True if the loop's folder is in its place; else it is made again, or the loop waits for it."""
+        reason = self._restore_folder()
+        self._follow_folder()
+        now = time.monotonic()
+        if reason is None:
+            self._amiss_since = None
+            self._performer.hold(self._folder, None)
+            return True
+        since = self._amiss_since = self._amiss_since or now
+        if now - since >= GIVE_UP_S:
+            self._performer.feed(Broken(reason))
+        elif now - since >= LOOK_AGAIN_S:
+            self._performer.hold(self._folder, reason)
+        return False
 
-        With patience: a viewer that looks, or a start that is being refused, holds it for an instant.
-        """
-        again = await asyncio.to_thread(locks.acquire, self._paths.runner_lock)
-        if again is None:
-            performer.feed(Broken("runner.lock was replaced and another runner holds it"))
-        else:
-            self._lock.release()
-            self._lock = again
-            self._note("runner.lock had been deleted; it is held again")
+    def _follow_folder(self) -> None:
+        """The state is written where the folder is, although the loop cannot work there."""
+        moved = self._folder.moved_to()
+        self._saver.follow(LoopPaths(moved) if moved is not None else self._paths)
 
-    async def _sync(self, log: EventLog, performer: Performer) -> None:
-        """What was logged is on disk a second later; not per event, which would cost more than pi."""
+    def _restore_folder(self) -> str | None:
+        """Why the loop's folder is not in its place, as one line; None if it is, or was made again."""
+        reason = None
+        try:
+            if self._folder.can_be_made_again():
+                lost = self._folder.make_again()
+                self._inbox_watch.renew()
+                self._performer.save()
+                self._note("parts of the loop's folder had been deleted; they were made again")
+                if lost:
+                    self._made_again(lost)
+        except Replaced as replaced:
+            self._performer.feed(Broken(str(replaced)))
+        except OSError as error:
+            reason = how_to_fix(error, str(self._paths.dir))
+        return reason or self._folder.look()
+
+    def _made_again(self, lost: list[str]) -> None:
+        reopen(self._paths)
+        self._warn(
+            f"{self._paths.dir} was deleted while the loop ran; it was made again from what the runner holds. "
+            f"Lost: {'; '.join(lost)}"
+        )
+
+    def _signalled(self, fd: int) -> None:
+        """Told to end; by whom decides whether that counts."""
+        for sender in guard.senders(fd):
+            if comes_from_inside(sender, self._paths):
+                self._warn(f"a signal to end came from inside the loop (pid {sender}) and was ignored; to end it: stop")
+            else:
+                self._terminated()
+
+    async def _sync(self) -> None:
+        """What was logged is on disk a second later; syncing each event would cost more than pi itself."""
         pause = SYNC_S
         while True:
             await asyncio.sleep(pause)
-            much = log.offset - self._synced
-            pause = SYNC_S / 5 if much > MUCH else SYNC_S
-            if much:
-                self._synced = log.offset
+            unsynced = self._log.offset - self._synced
+            pause = SYNC_S / 5 if unsynced > MUCH else SYNC_S
+            if unsynced:
+                self._synced = self._log.offset
                 try:
-                    await asyncio.to_thread(log.sync)
+                    await asyncio.to_thread(self._log.sync)
                 except OSError as error:
-                    if lacks_room(error):
+                    if lacks_room(error) or error.errno in PASSING:
                         self._synced, pause = -1, SYNC_S
                         continue
-                    # What a disk did not take it may have dropped: no later sync would prove anything.
-                    performer.feed(_broken(error))
+                    # The disk may have dropped what it did not take: a later sync that succeeds would prove nothing.
+                    self._performer.feed(Broken(how_to_fix(error)))
+
+    def _state_unsaved(self, error: OSError) -> None:
+        # In the saver's thread. If this was the last state, runner.log is the only place left to say it.
+        self._note(f"cannot write state.json: {error}")
+        self._unsaved = True
+        self._loop.call_soon_threadsafe(self._performer.feed, Broken(how_to_fix(error)))
+
+    async def _load_rest(self) -> None:
+        for _ in range(LOAD_LOOKS):  # not before the first prompt is out: pi should have the processor
+            await asyncio.sleep(LOAD_REST_S)
+            if self._performer.core.iteration() > 0:
+                break
+        if gone := await asyncio.to_thread(load_rest):
+            self._note(f"cannot be loaded any more, the installation has changed: {', '.join(gone)}")
+
+    def _leave_the_registry(self) -> None:
+        if self._saver.entry_path is None:
+            return
+        try:
+            registry.remove(self._saver.entry_path)
+        except OSError as error:  # state.json already says how the loop ended
+            self._note(f"the registry entry stays: {error}")
+
+    def _warn(self, text: str) -> None:
+        self._notices.add("warning", text)
 
 
-def _broken(error: OSError) -> Broken:
-    return Broken(f"{error.filename or 'the disk'}: {error.strerror}; mend it and resume")
+def _worktree(paths: LoopPaths, config: Config) -> Worktree | None:
+    branch = config["worktree"]
+    return None if branch is None else {"branch": branch, "path": str(paths.worktree)}
 
 
-def _tell_rejected(log: EventLog, id: str, verb: Verb, reason: str) -> None:
-    event: CommandStep = {
-        "type": "ralph_command", "at": now_ms(), "id": id, "command": verb, "state": "rejected", "reason": reason,
-    }  # fmt: skip
-    log.append_event(event)
+def _task_path(paths: LoopPaths, config: Config) -> str:
+    """The task file's path as the agent is told it: relative where it can be."""
+    return str(paths.task if config["worktree"] is not None else paths.task.relative_to(paths.project))
+
+
+def _facts(paths: LoopPaths, config: Config, takeover: Takeover, found: Recovered) -> Facts:
+    return Facts(
+        name=paths.name,
+        cwd=str(paths.project),
+        ralph_dir=str(paths.dir),
+        pid=os.getpid(),
+        pid_start=identity.start_time(os.getpid()) or 0.0,
+        boot_id=identity.boot_id(),
+        started_at=found.started_at,
+        worktree=_worktree(paths, config),
+        tmp_dir=str(takeover.tmp),
+    )

@@ -1,9 +1,10 @@
 """Writes state.json and the registry entry from a thread of its own, so that a slow disk never delays an event.
 
-The event loop hands over whole values; only the newest of each is written. Where the disk is full the reserve is
-given up, and the state is tried again until it is written; any other failure of state.json is handed to `on_failure`,
-in this thread. The registry is only information: its failures are noted. If the machine dies here the files are old
-or new, never torn, and at most one transition behind the journal and the events.
+Made by the runner, fed by the performer. The event loop hands over whole values; only the newest of each is written. If
+the disk is full, the reserve is given up and the state is tried again until it is written; a folder out of place is
+waited for as everywhere (patience.py); any other failure of state.json goes to `on_failure`, in this thread. The
+registry is only information: its failures are noted. If the machine dies here, the files are old or new, never torn,
+and at most one transition behind the journal and the events.
 """
 
 import threading
@@ -16,21 +17,18 @@ from ralph_rpc.files.paths import LoopPaths
 from ralph_rpc.files.reserve import Reserve, lacks_room
 from ralph_rpc.model.registry import RegistryEntry
 from ralph_rpc.model.state import State
+from ralph_runner.shell.patience import GIVE_UP_S, PASSING
 
 RETRY_S = 1.0
 LAST_TRY_S = 2.0
-"""How long a runner that ends tries to write its last state."""
+"""How long a runner that is leaving tries to write its last state."""
 
 
 class Saver:
     """`put` from any thread; `close` writes what is left and ends the thread."""
 
     def __init__(
-        self,
-        paths: LoopPaths,
-        note: Callable[[str], None],
-        reserve: Reserve,
-        on_failure: Callable[[OSError], None],
+        self, paths: LoopPaths, note: Callable[[str], None], reserve: Reserve, on_failure: Callable[[OSError], None]
     ) -> None:
         self._paths = paths
         self._note = note
@@ -42,18 +40,25 @@ class Saver:
         self._changed = threading.Condition()
         self._closing: float | None = None
         self._trouble = ""
+        self._amiss_since: float | None = None
         self.entry_path: Path | None = None
         self._thread = threading.Thread(target=self._work, name="saver", daemon=True)
         self._thread.start()
 
     def put(self, state: State | None, entry: RegistryEntry) -> None:
-        """The newest values; state None leaves state.json as it is (a heartbeat)."""
+        """Have these values written; without a state (a heartbeat) state.json stays as it is."""
         with self._changed:
             self._state = state or self._state
             self._entry = entry
             self._changed.notify()
 
+    def follow(self, paths: LoopPaths) -> None:
+        """Write the state there from now on: where a folder that was moved away can be found."""
+        with self._changed:
+            self._paths = paths
+
     def close(self) -> None:
+        """Write what is left. Doing it twice is fine."""
         with self._changed:
             self._closing = self._closing or time.monotonic()
             self._changed.notify()
@@ -79,13 +84,18 @@ class Saver:
                 self._publish(entry)
 
     def _write_state(self, state: State) -> bool:
-        """False where it may succeed later."""
+        """False if it may succeed later."""
         try:
             records.write_state(self._paths, state)
         except OSError as error:
             if lacks_room(error):
                 return self._reserve.give() and self._write_state(state)
+            now = time.monotonic()
+            self._amiss_since = self._amiss_since or now
+            if error.errno in PASSING and now - self._amiss_since < GIVE_UP_S:
+                return False
             self._on_failure(error)
+        self._amiss_since = None
         return True
 
     def _publish(self, entry: RegistryEntry) -> None:

@@ -1,22 +1,24 @@
-"""The first thing a runner does: makes sure that it is alone with the loop, and starts pi.
+"""The first thing a runner does: make sure that it is alone with the loop, and start pi.
 
-Called by `__main__` under the runner lock, before the rest of the runner is loaded: pi takes a third of a second to
-boot or more, the rest a sixth to load, and so both go on at once. Hence nothing that is loaded up to here brings along
-what pi need not wait for: asyncio, the core, orjson, dataclasses, tempfile (a test holds it). Every step may be
-repeated; if it dies after pi was started, pi's guard ends pi, and the next start finds what the guard missed.
+Called by `__main__` under the runner lock, before the rest of the runner is loaded: pi takes a third of a second or
+more to boot and the rest a sixth to load, so both happen at once. That is why nothing loaded up to here imports what pi
+need not wait for: asyncio, the core, orjson, dataclasses, tempfile (tests/cli/test_imports.py checks it). Every step
+may be repeated; if the runner dies after pi was started, pi's guard ends pi, and the next start finds what the guard
+missed.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ralph_rpc.files import identity, locks, tempdir
-from ralph_rpc.files.locks import Lock
+from ralph_rpc.files import tempdir
 from ralph_rpc.files.paths import LoopPaths
+from ralph_rpc.machine import identity, locks
+from ralph_rpc.machine.locks import Lock
 from ralph_rpc.model.config import Config
-from ralph_rpc.pi_argv import pi_argv
-from ralph_runner import guard
-from ralph_runner.pi.spawn import Spawned, spawn
-from ralph_runner.shell.environment import child_environment
+from ralph_rpc.pi.argv import held, pi_argv
+from ralph_runner.guarded import guard
+from ralph_runner.guarded.spawn import Spawned, interpreter, spawn
+from ralph_runner.shell.environment import child_environment, worktree_of
 from ralph_runner.shell.orphans import sweep_orphans
 
 if TYPE_CHECKING:
@@ -26,25 +28,31 @@ TREE_PATIENCE_S = 15.0
 
 
 class Takeover:
-    """What the runner has in hand."""
+    """What a runner has once the loop is its own. A plain class: dataclasses would take time to load."""
 
     def __init__(
-        self, workdir: Path, tmp: Path, tree_lock: Lock, ended: int, pi: Spawned | None, tickets_lock: Lock | None = None
+        self,
+        workdir: Path,
+        tmp: Path,
+        tree_lock: Lock,
+        ended: int,
+        pi: Spawned | None,
+        tickets_lock: Lock | None = None,
     ) -> None:
         self.workdir = workdir
         self.tmp = tmp
-        """The TMPDIR of everything that it starts."""
+        """The TMPDIR of everything that the runner starts."""
         self.tree_lock = tree_lock
         self.ended = ended
-        """Processes of an earlier run that were still there."""
+        """How many processes of an earlier run were ended."""
         self.pi = pi
-        """None where it could not be started; trying again will tell why."""
+        """A pi that is booting; whoever uses it sets None. Also None if it could not be started: the next try says why."""
         self.tickets_lock = tickets_lock
-        """Held by a ticket loop as long as it lives: two on one backlog would do the same work twice."""
+        """Held by a ticket loop for as long as it lives: two on one backlog would do the same work twice."""
 
 
 def take_over(paths: LoopPaths, config: Config, resume: bool) -> Takeover:
-    """Raises OSError where processes of an earlier run cannot be ended."""
+    """End what an earlier run left, and start a task loop's pi. Raises OSError if the loop cannot be taken over."""
     guard.become_subreaper()
     left = _left(paths) if resume else None
     recorded, boot = _recorded(paths, left) if left is not None else ([], identity.boot_id())
@@ -55,12 +63,18 @@ def take_over(paths: LoopPaths, config: Config, resume: bool) -> Takeover:
     workdir = _workdir(paths, config)
     tmp = tempdir.make(paths, left["tmpDir"] if left is not None else None)
     if config.get("tickets"):
-        # Which ticket is first, and where its worktree is, the core has yet to decide.
+        # The core has yet to decide which ticket is first, and so where its pi works.
         return Takeover(workdir, tmp, tree_lock, len(ended), None, _tickets_lock(paths))
+    if config.get("launcher"):
+        # It takes longer than the rest of the runner, and what is left elsewhere is looked at first.
+        return Takeover(workdir, tmp, tree_lock, len(ended), None)
     try:
         pi = spawn(
-            pi_argv(config, paths.sessions), cwd=workdir, env=child_environment(paths, tmp), tree_lock=tree_lock.fd
-        )  # fmt: skip
+            held(pi_argv(config, paths.sessions), config, interpreter()),
+            cwd=workdir,
+            env=child_environment(paths, tmp, own=worktree_of(paths, config)),
+            tree_lock=tree_lock.fd,
+        )
     except OSError:
         pi = None
     return Takeover(workdir, tmp, tree_lock, len(ended), pi)
@@ -75,13 +89,13 @@ def _tickets_lock(paths: LoopPaths) -> Lock:
 
 
 def _left(paths: LoopPaths) -> "State | None":
-    """What an earlier run has left as its state."""
+    """The state that an earlier run left."""
     from ralph_rpc.files import records
     from ralph_rpc.files.atomic import Unreadable
 
     try:
         return records.read_state(paths)
-    except Unreadable:  # `recover` sets it aside and tells of it
+    except Unreadable:  # `recover` sets it aside and reports it
         return None
 
 

@@ -1,7 +1,7 @@
-"""The core that decides for tickets, as the shell sees it (see cores.py).
+"""The ticket loop's core, as the shell sees it (see cores.py).
 
-Apart from the other, because a task loop's pi boots while the runner is loaded: what only tickets need would take the
-core that pi could use.
+A module of its own because a task loop's pi boots while the runner is loaded: loading what only tickets need would take
+processor time from pi. If the machine dies here, the state is what was last saved.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from typing import Any
 from ralph_rpc.model.commands import Body, Verb
 from ralph_rpc.model.config import Config
 from ralph_rpc.model.state import State
-from ralph_runner.core.reports import Now
-from ralph_runner.core.room import NO_ROOM
+from ralph_runner.core.disk import DISK_FULL
+from ralph_runner.core.results import Now
 from ralph_runner.core.snapshot import Facts
 from ralph_runner.core.tickets import orders, snapshot, step
 from ralph_runner.core.tickets.state import TicketLoop
@@ -40,7 +40,7 @@ class TicketCore(Core):
         return step.next_deadline(self.loop)
 
     def state(self, facts: Facts, now: Now, waits_for_room: bool) -> State:
-        loop = replace(self.loop, status="waiting", error=NO_ROOM) if waits_for_room else self.loop
+        loop = replace(self.loop, status="waiting", error=DISK_FULL) if waits_for_room else self.loop
         return snapshot.snapshot(loop, facts, now)
 
     def held_messages(self) -> int:

@@ -1,10 +1,11 @@
 """Runs the verify command, guarded like pi: its whole tree ends with it, and with the runner.
 
-Called once at a time. If the machine dies here, nothing was recorded, and the iteration is judged again never: it
-is recorded as crashed.
+Used by `one_pi` and `ticket_effects`, one object for each run. If the machine dies here, nothing is recorded, and the
+iteration is not judged again: its record says crashed.
 """
 
 import asyncio
+import errno
 import os
 import subprocess
 import threading
@@ -13,7 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ralph_rpc.model.iteration import Verify
-from ralph_runner.pi.process import Guarded
+from ralph_runner.guarded.process import Guarded
+from ralph_runner.guarded.spawn import GuardFault
 
 TAIL_CHARS = 2_000
 _KEPT_BYTES = 64 * 1024
@@ -28,21 +30,29 @@ class Verification:
         self._cancelled = False
         self._tail = b""
 
+    @property
+    def is_cancelled(self) -> bool:
+        return self._cancelled
+
     def cancel(self) -> None:
-        """Ends it; `run` then returns None."""
+        """End it; `run` then returns None."""
         self._cancelled = True
         if self._process is not None:
             self._process.kill()
 
     async def run(self, command: str, cwd: Path, env: Mapping[str, str], timeout_ms: int) -> Verify | None:
-        """Its result; None if it was cancelled. A command that cannot be started has exit code 127."""
+        """Run it; None if it was cancelled. `timeout_ms` 0: no limit.
+
+        Raises OSError where the shell could not be started, or its guard was killed: then the command has said nothing. A
+        command that the shell does not find is a result, 127 as in any shell. May be called again after an OSError.
+        """
+        if self._cancelled:
+            return None
         began = time.monotonic()
-        try:
-            process = await Guarded.spawn(
-                ["/bin/sh", "-c", command], cwd=cwd, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT
-            )
-        except OSError as error:
-            return _result(command, 127, began, f"{error.filename}: {error.strerror}")
+        self._tail = b""
+        process = await Guarded.spawn(
+            ["/bin/sh", "-c", command], cwd=cwd, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT
+        )
         self._process = process
         if self._cancelled:
             process.kill()
@@ -62,7 +72,9 @@ class Verification:
             process.close()
         if self._cancelled:
             return None
-        status = 137 if code is None else 128 - code if code < 0 else code
+        if code is None:
+            raise GuardFault(errno.ECHILD, "the guard of the command was killed, and the command with it")
+        status = 128 - code if code < 0 else code
         return _result(command, status, began, self._tail.decode("utf-8", errors="replace"))
 
     def _drain(self, fd: int) -> None:

@@ -1,14 +1,15 @@
-"""An event log that several pis write at once: a line too long for one piece is held until it is whole.
+"""For an event log that several pis write at once: a line that comes in pieces is held until it is whole.
 
-One pi alone streams such a line into the log; beside others that would keep them waiting for its end, which a pi
-that was stopped in the middle never writes.
+Used by a ticket loop for each of its pis. A single pi streams such a line into the log; with several, the others would
+have to wait for its end, which a pi stopped in the middle never writes. If the machine dies here, the pieces are lost
+with the unfinished line.
 """
 
 from ralph_rpc.files.eventlog import EventLog
 
 
 class WholeLines:
-    """One pi's way into the log."""
+    """One pi's `Log` (pi/framing.py)."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
@@ -26,7 +27,7 @@ class WholeLines:
 
     def end_line(self, tail: bytes) -> int:
         assert self._pieces is not None
-        # Kept where the disk is full: the end of the line is tried again.
+        # Kept if the disk is full: the end of the line is tried again.
         offset = self._log.append(b"".join([*self._pieces, tail]))
         self._pieces = None
         return offset

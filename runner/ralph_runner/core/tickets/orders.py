@@ -5,16 +5,16 @@ is taken (`refusal`), with the list. stop, abort and pause concern all workers.
 """
 
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import cast
 
-from ralph_rpc.model.commands import Body, Verb
-from ralph_rpc.model.events import CommandStep
-from ralph_runner.core import mailbox
-from ralph_runner.core.effects import Emit
-from ralph_runner.core.mailbox import Message, MessageVerb
-from ralph_runner.core.reports import Broken, CommandCame, Terminate
-from ralph_runner.core.state import Order, Running, Verifying
-from ralph_runner.core.tickets import jobs, receipts, workers
+from ralph_rpc.model.commands import MESSAGES, Body, MessageVerb, OrderVerb, Verb
+from ralph_rpc.tickets.ticket import named
+from ralph_runner.core import mailbox, policy
+from ralph_runner.core.mailbox import Message
+from ralph_runner.core.phases import Running, Verifying
+from ralph_runner.core.results import Broken, CommandCame, Terminate
+from ralph_runner.core.state import Loop, Order
+from ralph_runner.core.tickets import away, jobs, workers
 from ralph_runner.core.tickets.state import Merging, SettingUp, TicketLoop, Working
 from ralph_runner.core.tickets.turn import TicketTurn
 from ralph_runner.core.verdict import Verdict
@@ -22,14 +22,18 @@ from ralph_runner.core.verdict import Verdict
 
 def refusal(loop: TicketLoop, verb: Verb, body: Body) -> str | None:
     """Why a message cannot be taken; None if it can."""
-    if verb not in ("steer", "followup"):
+    if verb not in MESSAGES:
         return None
     ticket = body.get("ticket")
     working = _working(loop)
     if ticket is None:
         if len(working) < 2:
             return None
-        return f"{len(working)} tickets are being worked on ({', '.join(working)}): say which with \"ticket\" (--ticket)"
+        return f'{len(working)} tickets are being worked on ({", ".join(working)}): say which with "ticket" (--ticket)'
+    meant = _meant(loop, ticket)
+    if len(meant) > 1:
+        return f"{len(meant)} tickets have {ticket!r} in their id: {', '.join(meant[:5])}; say more of it"
+    ticket = meant[0] if meant else ticket
     if ticket in loop.jobs:
         return None
     if loop.backlog is not None and ticket not in loop.backlog.tickets:
@@ -40,22 +44,38 @@ def refusal(loop: TicketLoop, verb: Verb, body: Body) -> str | None:
     return None
 
 
+def _meant(loop: TicketLoop, part: str) -> list[str]:
+    """The tickets that have this id, or this in their id; at first among those that are under way."""
+    known = {**loop.jobs, **loop.settled, **(loop.backlog.tickets if loop.backlog is not None else {})}
+    return [part] if part in known else named(part, loop.jobs) or named(part, known)
+
+
+def _whole(loop: TicketLoop, part: str) -> str:
+    meant = _meant(loop, part)
+    return meant[0] if len(meant) == 1 else part
+
+
+def address(t: TicketTurn) -> None:
+    """Messages that came before the tickets were known get the whole ids of theirs."""
+    t.set(addressed={id: _whole(t.loop, ticket) for id, ticket in t.loop.addressed.items()})
+
+
 def _working(loop: TicketLoop) -> list[str]:
     return [id for id, job in loop.jobs.items() if isinstance(job.stage, Working)]
 
 
 def came(t: TicketTurn, command: CommandCame) -> None:
     """A command arrived, or (known) was found open in the journal of an earlier runner."""
-    if command.verb in ("steer", "followup"):
+    if command.verb in MESSAGES:
         _message(t, command)
         return
-    _accepted(t, command)
+    t.accepted(command)
     if command.verb == "resume":
         _resume(t, command)
         return
     if any(known.id == command.id for known in t.loop.orders):
         return
-    verb = cast(Literal["stop", "abort", "pause"], command.verb)
+    verb = cast(OrderVerb, command.verb)
     order = Order(command.id, verb, command.body.get("then", "continue"))
     t.set(orders=(*t.loop.orders, order))
     ends = order.verb == "stop" or order.then == "stop"
@@ -64,37 +84,28 @@ def came(t: TicketTurn, command: CommandCame) -> None:
         t.finish_with(Verdict("stopped", "stop"), at_once=at_once)
         if at_once:
             jobs.hurry(t)
-    elif order.verb == "pause" or order.then == "pause":
+    elif policy.asks_for_pause(order):
         t.set(paused=True)
+    if order.verb == "abort":
+        for ticket in away.out_there(t.loop):
+            away.cancel(t, ticket)
     keys = frozenset(key for key, worker in t.loop.workers.items() if _concerns(order, worker))
     t.set(pending={**t.loop.pending, order.id: keys})
     for key in keys:
         workers.drive(t, key, replace(command, known=True))
 
 
-def _concerns(order: Order, worker: Any) -> bool:
-    """Idle workers need not be told: they do nothing, and start nothing by themselves."""
+def _concerns(order: Order, worker: Loop) -> bool:
+    """Idle workers are left out: they do nothing, and start nothing by themselves."""
     if order.verb == "abort" and order.then == "continue":
         return isinstance(worker.phase, Running | Verifying)
     return not workers.is_idle(worker)
 
 
-def _accepted(t: TicketTurn, command: CommandCame) -> None:
-    if command.known:
-        return
-    event: CommandStep = {
-        "type": "ralph_command", "at": t.now.wall, "id": command.id, "command": command.verb, "state": "accepted",
-    }  # fmt: skip
-    if "message" in command.body:
-        event["message"] = command.body["message"]
-    if "ticket" in command.body:
-        event["ticket"] = command.body["ticket"]
-    t.do(Emit(event))
-
-
 def _message(t: TicketTurn, command: CommandCame) -> None:
     ticket = command.body.get("ticket")
     if ticket is not None:
+        ticket = _whole(t.loop, ticket)
         t.set(addressed={**t.loop.addressed, command.id: ticket})
     working = _working(t.loop)
     aim = ticket if ticket is not None else working[0] if len(working) == 1 else None
@@ -102,22 +113,22 @@ def _message(t: TicketTurn, command: CommandCame) -> None:
     if key is not None and key in t.loop.workers:
         workers.drive(t, key, command)
         return
-    _accepted(t, command)
+    t.accepted(command)
     verb = cast(MessageVerb, command.verb)
     message = Message(command.id, verb, command.body.get("message", ""), maybe=command.maybe)
     t.set(mail=mailbox.receive(t.loop.mail, message))
     if not command.known:
-        t.do(
-            Emit({"type": "ralph_command", "at": t.now.wall, "id": message.id, "command": verb, "state": "queued"})
-        )
+        t.held(message)
 
 
 def _resume(t: TicketTurn, command: CommandCame) -> None:
-    pauses = tuple(o for o in t.loop.orders if o.verb == "pause" or (o.verb == "abort" and o.then == "pause"))
+    pauses = tuple(order for order in t.loop.orders if policy.asks_for_pause(order))
     for order in pauses:
-        receipts.tell(t, order, "delivered", "taken back by a resume")
+        t.receipt(order, "delivered", "taken back by a resume")
     t.set(orders=tuple(o for o in t.loop.orders if o not in pauses), paused=False, stale=True)
-    receipts.tell(t, Order(command.id, "resume"), "delivered")
+    t.receipt(Order(command.id, "resume"), "delivered")
+    if t.loop.red_target is not None:
+        t.set(red_target=replace(t.loop.red_target, again=t.now.mono))
     for key in list(t.loop.workers):
         workers.drive(t, key, replace(command, known=True))
 
@@ -133,14 +144,16 @@ def terminate(t: TicketTurn, event: Terminate | Broken) -> None:
 
 
 def expire_mail(t: TicketTurn) -> None:
-    """Messages to tickets that are closed reach nobody any more."""
+    """Messages to tickets that are closed expire: no agent will read them."""
     gone = tuple(
-        m for m in t.loop.mail
+        m
+        for m in t.loop.mail
         if (ticket := t.loop.addressed.get(m.id)) is not None
-        and ticket in t.loop.settled and t.loop.settled[ticket]["status"] == "closed"
-    )  # fmt: skip
+        and ticket in t.loop.settled
+        and t.loop.settled[ticket]["status"] == "closed"
+    )
     for message in gone:
-        receipts.tell(t, message, "expired", f"ticket {t.loop.addressed[message.id]} was closed first")
+        t.receipt(message, "expired", f"ticket {t.loop.addressed[message.id]} was closed first")
     t.set(mail=tuple(m for m in t.loop.mail if m not in gone))
 
 

@@ -1,13 +1,19 @@
 """All that a ticket loop remembers. Immutable; `core/tickets/step.py` makes the next one.
 
-A ticket's job, with worktrees:
+The stages of a ticket's job, with worktrees:
 
     opening -> [setting up] -> working -> committing -> queued -> merging -> closing -> removing -> settled
                                  ^                                  |
-                                 +- returning <- conflict, or red --+
+                 [updating] <- returning <------ conflict, or red --+
     any of them -> settled as failed or needs-merge; the loop ends first -> orphaned, its work kept
 
-Without worktrees `working -> committing -> closing -> settled`, and all tickets share one worker. The status in the
+With --engine a job in a clone takes the place of the first three; its branch comes back finished:
+
+    away -> taking -> opening -> committing -> …
+     ^________|_______ returning
+
+Without worktrees `working -> committing -> closing -> settled`, and all tickets share one worker. An epic has no worker:
+`closing -> settled`, or where its file comes by a merge `closing -> opening -> committing -> …`. The status in the
 ticket's dispatch record (contract: claimed, running, verifying, merging, merged, closed, failed, needs-merge,
 orphaned) is on disk before the next step is asked for, so that a restart knows how far the ticket had come.
 """
@@ -17,11 +23,17 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from ralph_rpc.model.config import Config
-from ralph_rpc.model.state import Stats, Status, StopReason
+from ralph_rpc.model.state import Stats, Status, StopReason, WaitingFor
 from ralph_rpc.model.ticket import TicketRecord
+from ralph_rpc.model.usage import Spent
+from ralph_rpc.tickets.schedule import Rules
 from ralph_rpc.tickets.ticket import Backlog
 from ralph_runner.core.mailbox import Mail
+from ralph_runner.core.models import Outages
+from ralph_runner.core.results import Verified
 from ralph_runner.core.state import Loop, Order
+from ralph_runner.core.tickets.batch import Batch
+from ralph_runner.core.tickets.gate import Gate
 from ralph_runner.core.verdict import Verdict
 
 
@@ -44,6 +56,17 @@ class Working:
 class Returning:
     """Its work goes back to its agent, as soon as there is a place."""
 
+    update: bool = False
+    """The target is to be merged into its branch first, so that the agent has what was red before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Updating:
+    """The target is being merged into its branch, or its own commits are carried over a target that was rewritten."""
+
+    arrival: int | None = None
+    """Its work is done, and it is queued again afterwards; None: it has its place, and goes back to its agent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Committing:
@@ -52,8 +75,10 @@ class Committing:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """To be merged, one after the other."""
+    """To be merged, in the order of arrival, together with all that are queued when the queue is free."""
 
+    arrival: int = 0
+    """Its number among all that were ever queued."""
     not_before: int = 0
     """Monotonic milliseconds."""
     reason: str | None = None
@@ -62,15 +87,13 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Merging:
-    """It has the merge queue's one place."""
+    """It is in the batch that is being merged (`TicketLoop.batch`)."""
 
-    step: Literal["looking", "updating", "verifying", "landing"]
-    target: str = ""
-    """The target branch's head that the branch was made to contain."""
+    arrival: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Closing:
+class ClosingTicket:
     """Merged; the ticket is being closed."""
 
 
@@ -79,7 +102,44 @@ class Removing:
     """Closed; its worker and its worktree go."""
 
 
-Stage: TypeAlias = Opening | SettingUp | Working | Returning | Committing | Queued | Merging | Closing | Removing
+@dataclass(frozen=True, slots=True)
+class Away:
+    """A job on an engine has it (`away.py`); or one is to be submitted."""
+
+    number: int
+    cancelled: bool = False
+    """It was told to end."""
+    again: int | None = None
+    """The last one brought nothing: monotonic milliseconds at which the next is submitted; None: one is out there."""
+    reason: str | None = None
+    """Why it brought nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """The record of its job has come; its branch is being taken over."""
+
+    number: int
+    outcome: Literal["done", "failed", "stopped", "error"]
+    stop_reason: StopReason | None
+    error: str
+    cancelled: bool
+
+
+Stage: TypeAlias = (
+    Opening
+    | SettingUp
+    | Working
+    | Away
+    | Taking
+    | Returning
+    | Updating
+    | Committing
+    | Queued
+    | Merging
+    | ClosingTicket
+    | Removing
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +157,11 @@ class Job:
     finished: bool = False
     """An earlier runner has seen the agent's work done and verified."""
     verified: bool = True
-    """verify has seen what would be merged; what an earlier runner saw of it is not known."""
+    """verify has seen its work; what an earlier runner saw of it is not known."""
+    doubted: bool = False
+    """Its own verify was red, and so is what it began with: only the merge queue's verify counts."""
+    landed_before: int = 0
+    """How many of `TicketLoop.landed` its branch began with, or was brought up to."""
     conflict: bool = False
     """The work is done; what is being worked on is its merge."""
     refusal: str | None = None
@@ -111,25 +175,45 @@ class Job:
 class TicketOptions:
     """What of the loop's options is about tickets."""
 
-    parallel: int = 1
+    rules: Rules
     attempts: int = 3
-    allow_untagged: bool = False
     worktrees: bool = False
     setup: str | None = None
     merge: bool = True
     into: str = ""
     """The target branch."""
-    only: frozenset[str] | None = None
+    verify_parallel: int | None = None
+    """Verifications at one time; None: as many as there are, until one was red because of another."""
+    keep_worktrees: bool = False
+    """What is merged and closed keeps its worktree and branch."""
+    engine: str | None = None
+    """The name of what runs a job for each ticket; None: this loop has workers of its own."""
 
     @classmethod
     def of(cls, config: Config) -> "TicketOptions":
-        only = config.get("only", [])
         return cls(
-            parallel=config.get("parallel", 1), attempts=config.get("attempts", 3),
-            allow_untagged=bool(config.get("allowUntagged")), worktrees=bool(config.get("worktrees")),
-            setup=config.get("worktreeSetup"), merge=config.get("merge") is not False, into=config.get("into") or "",
-            only=frozenset(only) if only else None,
-        )  # fmt: skip
+            rules=Rules.of(config),
+            attempts=config.get("attempts", 3),
+            worktrees=bool(config.get("worktrees")),
+            setup=config.get("worktreeSetup"),
+            merge=config.get("merge") is not False,
+            into=config.get("into") or "",
+            verify_parallel=config.get("verifyParallel"),
+            keep_worktrees=bool(config.get("keepWorktrees")),
+            engine=(config.get("engine") or "").partition(":")[0] or None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RedTarget:
+    """The target's own tip does not pass verify: nothing is started or blamed until it does."""
+
+    commit: str
+    tickets: frozenset[str]
+    """Those that were merged onto it in vain."""
+    reason: str
+    again: int
+    """Monotonic; then it is looked at once more, though it is the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +234,42 @@ class TicketLoop:
     jobs: Mapping[str, Job] = field(default_factory=dict)
     workers: Mapping[str, Loop] = field(default_factory=dict)
     """By ticket where each has a worktree, else one by SHARED."""
+    batch: Batch | None = None
+    """What the merge queue is at."""
+    arrivals: int = 0
+    """Tickets that were ever queued under this runner."""
+    landed: tuple[str, ...] = ()
+    """Tickets that have landed under this runner, in that order."""
+    verified: tuple[str, ...] = ()
+    """Trees, and commits of the target, that were seen green, the newest last."""
+    doubts: Mapping[str, Verified] = field(default_factory=dict)
+    """Red runs of workers that are held back until it is known whether what they began with is red (`doubts.py`)."""
+    red_target: RedTarget | None = None
+    place: Literal["not made", "may be there", "going", "gone"] = "not made"
+    """The merge queue's own place, which goes at the end."""
+    gate: Gate = field(default_factory=Gate)
+    """The verifications that run, and those that wait for it."""
+    verify_ms: int = 0
+    """How long the last green one took; 0: none has ended yet."""
     stop_reason: StopReason | None = None
     error: str | None = None
     next_wake: int | None = None
     """Epoch milliseconds, for people."""
+    waiting_for: WaitingFor | None = None
+    adopted: frozenset[tuple[str, str]] = frozenset()
+    """Iterations of jobs that are counted: ticket, and number in its jobs."""
+    lost: Mapping[str, int] = field(default_factory=dict)
+    """Ticket -> its jobs in a row that brought nothing."""
+    short: Mapping[str, Spent] = field(default_factory=dict)
+    """Ticket -> what its last job was allowed, which was not enough."""
+    carried: Mapping[str, Mail] = field(default_factory=dict)
+    """Ticket -> the messages that its job is to give to its agent."""
+    ever_queued: bool = False
+    """The engine has taken a job under this runner."""
+    outages: Outages = ()
+    """Which models do not answer; one fact for all workers."""
+    news: Mapping[str, str] = field(default_factory=dict)
+    """Ticket -> what cut its last iteration off under an earlier runner."""
     mail: Mail = ()
     """Messages that no worker has."""
     addressed: Mapping[str, str] = field(default_factory=dict)
@@ -162,14 +278,24 @@ class TicketLoop:
     pending: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Order id -> the workers in which it has had no effect yet."""
     paused: bool = False
+    was_paused: bool = False
+    """It was paused when it was told to terminate."""
     paused_for: str | None = None
-    """A ticket that failed where the next would work, too: nothing starts before it is known what it left."""
+    """A ticket that failed in the folder that the next one would use: nothing starts before it is known what it left."""
     ending: Verdict | None = None
     """How the loop ends, once nothing runs any more."""
     at_once: bool = False
     """The end does not wait for iterations and merges under way."""
     stale: bool = True
     """Something has changed by which another ticket may start."""
+    looking_idle: bool = False
+    """No job was there when the look at the tickets that is under way began, and none has ended since."""
+    looked: bool = False
+    """The same of the look that came last: only by such a one can all be done."""
+    unread_since: int | None = None
+    """When nothing was left to do but a ticket that cannot be read, which may be half-written; monotonic milliseconds."""
+    undone: int = 0
+    """Tickets that need a person, once the loop has found nothing else to do."""
     next_scan: int | None = None
     """Monotonic; None while a scan is under way."""
     last_mono: int = 0
@@ -183,6 +309,27 @@ class TicketLoop:
     price_warned: bool = False
     ended: bool = False
 
+    def elapsed_at(self, mono: int) -> int:
+        """The time under a runner by then; a pause does not count."""
+        stands = self.status == "paused" or self.ended or self.last_mono == 0
+        return self.elapsed_ms + (0 if stands else max(0, mono - self.last_mono))
+
+
+def waits_for(job: Job) -> str | None:
+    """Why the job's merge cannot be done now, if it cannot; also while it is tried once more."""
+    match job.stage:
+        case Queued(reason=reason):
+            return reason
+        case Merging():
+            return job.record["error"]
+        case _:
+            return None
+
 
 SHARED = ""
 """The key of the one worker of a loop without worktrees."""
+
+
+def key_of(loop: TicketLoop, ticket: str) -> str:
+    """The key of the worker that has the ticket, or will have it."""
+    return ticket if loop.options.worktrees else SHARED

@@ -1,40 +1,58 @@
-"""The working copy of one step of a ticket loop: the next state as it comes to be, and the effects so far.
+"""The working copy of one step of a ticket loop: what every step can do to the tickets' jobs.
 
 Only `core/tickets` sees it. A ticket's record changes only through `record`, so that a status without its file and
 its event is impossible.
 """
 
-from dataclasses import replace
-from typing import Any, Literal, cast
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, cast
 
 from ralph_rpc.clock import iso
 from ralph_rpc.model.ticket import TicketRecord, TicketStatus
+from ralph_runner.core.desk import Desk
 from ralph_runner.core.effects import Emit, Save
-from ralph_runner.core.reports import Now
-from ralph_runner.core.tickets.effects import KeepRecord, TicketEffect
+from ralph_runner.core.results import Now
+from ralph_runner.core.tickets.effects import KeepRecord, TicketOnlyEffect
 from ralph_runner.core.tickets.state import Job, Stage, TicketLoop
 from ralph_runner.core.verdict import Verdict
 
+REMEMBERED = 500
+"""Trees that were seen green."""
 
-class TicketTurn:
+
+@dataclass(frozen=True, slots=True)
+class HandedBack:
+    """A worker is done with its ticket, and free for the next."""
+
+    key: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A worker has ended, and its pi is gone."""
+
+    key: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class NotVerified:
+    """A verification was cancelled before it began."""
+
+    key: str
+
+
+News: TypeAlias = HandedBack | Left | NotVerified
+
+
+class TicketTurn(Desk[TicketLoop, TicketOnlyEffect]):
     """One step's state, time and effects."""
 
     def __init__(self, loop: TicketLoop, now: Now) -> None:
-        self.loop = loop
-        self.now = now
-        self.effects: list[TicketEffect] = []
-
-    def set(self, **changes: Any) -> None:
-        self.loop = replace(self.loop, **changes)
-
-    def do(self, *effects: TicketEffect) -> None:
-        self.effects.extend(effects)
-
-    def notice(self, level: Literal["info", "warning", "error"], message: str, ticket: str | None = None) -> None:
-        event: Any = {"type": "ralph_notice", "at": self.now.wall, "level": level, "message": message}
-        if ticket is not None:
-            event["ticket"] = ticket
-        self.do(Emit(event))
+        super().__init__(loop, now)
+        self.news: list[News] = []
+        """What workers have said of their tickets in this step; `jobs.hear` acts on it."""
 
     def put(self, ticket: str, **changes: Any) -> None:
         """The job with these changes."""
@@ -70,6 +88,12 @@ class TicketTurn:
         job = self.loop.jobs[ticket]
         rest = {id: other for id, other in self.loop.jobs.items() if id != ticket}
         self.set(jobs=rest, settled={**self.loop.settled, ticket: job.record}, stale=True)
+        # As its last act an agent may have filed a ticket: all is done only by a look that begins after this.
+        self.set(looking_idle=False, looked=False, unread_since=None)
+
+    def saw_green(self, tree: str) -> None:
+        """A verification of this very tree was green."""
+        self.set(verified=(*self.loop.verified, tree)[-REMEMBERED:])
 
     def finish_with(self, verdict: Verdict, at_once: bool = False) -> None:
         """The loop is to end like this; a verdict that came before stands, but may be hurried."""
@@ -77,6 +101,6 @@ class TicketTurn:
 
 
 def job_at(t: TicketTurn, ticket: str, *stages: type[Stage]) -> Job | None:
-    """The job if it is in one of these stages; a report that comes late means nothing."""
+    """The job if it is in one of these stages; a result that comes late means nothing."""
     job = t.loop.jobs.get(ticket)
     return job if job is not None and isinstance(job.stage, stages) else None

@@ -47,8 +47,7 @@ from ralph_rpc.loops.handle import Loop
 from ralph_rpc.loops.send import Receipt, Sent
 from ralph_rpc.loops.status import LoopStatus
 from ralph_rpc.loops.tail import Event, EventStream
-from ralph_rpc.loops.ticket_loops import loop_name, whole_id
-from ralph_rpc.loops.ticket_run import TIME_UP, TicketResult, TicketRun
+from ralph_rpc.loops.ticket_run import TicketResult, TicketRun, launch, see_through
 from ralph_rpc.loops.wait import TimedOut
 from ralph_rpc.machine import nofollow
 from ralph_rpc.options.python import OptionValue, as_given
@@ -131,8 +130,7 @@ def start_ticket(
     `name` is the loop's, by default `ticket-<id>`; `tickets` and `options` as for `start`. Raises UsageError,
     AlreadyRunning or PiUnusable where the loop could not be launched; what goes wrong later is in the result.
     """
-    run, _ = _launch_ticket(ticket_id, project, name, tickets, options)
-    return run
+    return launch(ticket_id, Path(project), name, str(tickets), as_given(options)).run
 
 
 def run_ticket(
@@ -149,22 +147,4 @@ def run_ticket(
     After `timeout` seconds, and at a KeyboardInterrupt, the loop is ended, gently at first, and the result is no
     success. The rest is as for `start_ticket`; PiUnusable is raised where pi turns out to be of no use.
     """
-    run, started = _launch_ticket(ticket_id, project, name, tickets, options)
-    try:
-        starting.await_begun(run.loop.paths, started.runner, started.creation)
-        return run.wait(timeout)
-    except TimedOut:
-        return run.end(TIME_UP)
-    except KeyboardInterrupt:
-        run.end("it was interrupted")
-        raise
-
-
-def _launch_ticket(
-    ticket_id: str, project: str | Path, name: str | None, tickets: str | Path, options: dict[str, OptionValue]
-) -> tuple[TicketRun, starting.Started]:
-    whole = whole_id(Path(project).expanduser().resolve(), str(tickets), ticket_id)
-    given = as_given({**options, "only": [whole]})
-    plan = starting.check(name or loop_name(whole), Path(project), given, str(tickets))
-    started = starting.start(plan, None)
-    return TicketRun(Loop(plan.paths), whole), started
+    return see_through(launch(ticket_id, Path(project), name, str(tickets), as_given(options)), timeout)

@@ -50,7 +50,7 @@ class Seen:
     most: int = 0
     """Tickets at work at one time."""
     pis: int = 0
-    """pis that lived at one time."""
+    """pis of tickets at work that lived at one time: that of a finished ticket ends while the next one starts."""
     together: set[frozenset[str]] = field(default_factory=set)
     """Pairs of tickets that were under way at one time."""
 
@@ -156,22 +156,22 @@ class TicketRig(Rig):
     def seen(self, components: Mapping[str, Iterable[str]] | None = None) -> Seen:
         """Who ran beside whom, under the last runner; with `components` fails where two of one component did."""
         stands: dict[str, str] = {}
-        pis: set[int] = set()
+        pis: dict[int, str | None] = {}
         seen = Seen()
         for event in self.events():
             if event["type"] == "ralph_loop_start":
-                stands, pis, seen = {}, set(), Seen()
+                stands, pis, seen = {}, {}, Seen()
             elif event["type"] == "ralph_ticket":
                 stands[event["ticket"]] = event["to"]
             elif event["type"] == "ralph_pi_start":
-                pis.add(event["pid"])
+                pis[event["pid"]] = event.get("ticket")
             elif event["type"] == "ralph_pi_exit":
-                pis.discard(event["pid"])
+                pis.pop(event["pid"], None)
             else:
                 continue
             busy = sorted(id for id, status in stands.items() if status in UNDER_WAY)
             seen.most = max(seen.most, sum(stands[id] in AT_WORK for id in busy))
-            seen.pis = max(seen.pis, len(pis))
+            seen.pis = max(seen.pis, sum(of is None or stands.get(of) in AT_WORK for of in pis.values()))
             seen.together |= {frozenset((one, two)) for one in busy for two in busy if one < two}
         for one, two in map(sorted, seen.together if components else ()):
             assert components and not set(components[one]) & set(components[two]), f"{one} and {two} ran at one time"

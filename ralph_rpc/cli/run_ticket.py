@@ -1,9 +1,7 @@
-"""`ralph-rpc run-ticket`: one ticket, from here to its end. A shell around `ralph_rpc.api.run_ticket`."""
+"""`ralph-rpc run-ticket`: one ticket, from here to its end. A shell around `ralph_rpc.loops.ticket_run`."""
 
-import signal
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -12,6 +10,7 @@ import orjson
 from ralph_rpc.cli.arguments import seconds
 from ralph_rpc.cli.completing import complete_tickets
 from ralph_rpc.cli.grouped import TaskCommand, task_options
+from ralph_rpc.cli.interrupts import held
 from ralph_rpc.errors import ENDED_IN_ERROR, OK, TIMED_OUT
 from ralph_rpc.loops.find import project_of
 from ralph_rpc.terminal.inert import inert, inert_json
@@ -47,14 +46,11 @@ def run_ticket(
     Exit code: 0 closed, or with --no-merge done; 1 not; 124 the --timeout has passed; 130 ended by Ctrl-C or SIGTERM, which
     is `stop --now`, waited for. It is a loop of its own: watch it with `ralph-rpc logs ticket-ID -f`.
     """
-    from ralph_rpc import api
-    from ralph_rpc.loops.ticket_run import TIME_UP
+    from ralph_rpc.loops.ticket_run import TIME_UP, launch, see_through
 
     given = {name: value for name, value in cli.items() if value not in (None, ())}
-    signal.signal(signal.SIGTERM, _interrupt)
-    result = api.run_ticket(
-        ticket, project or project_of(Path.cwd()), name=name, tickets=tickets, timeout=timeout, **given
-    )
+    interrupts, launched = held(lambda: launch(ticket, project or project_of(Path.cwd()), name, tickets, given))
+    result = see_through(launched, timeout, interrupts.release)
     if as_json:
         shown = {**asdict(result), "loop_dir": str(result.loop_dir)}
         click.echo(inert_json(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode()))
@@ -65,7 +61,3 @@ def run_ticket(
         where = f"; its work is on branch {result.branch}" if result.branch else ""
         click.echo(inert(f"{result.ticket_id}: {result.status}: {result.error}{where}", keep_newlines=False), err=True)
     ctx.exit(OK if result.success else TIMED_OUT if result.error == TIME_UP else ENDED_IN_ERROR)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

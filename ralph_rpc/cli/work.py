@@ -2,7 +2,6 @@
 
 import signal
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -41,6 +40,7 @@ def work(
     early: the record, with what was spent, is pushed all the same. Exit code: 0 done, or nobody waits for it any more; 1
     not done; 10 stopped.
     """
+    from ralph_rpc.loops.work import Ending
     from ralph_rpc.loops.work import work as do_work
 
     hub = cli.pop("hub")
@@ -53,9 +53,11 @@ def work(
     given = {option: value for option, value in cli.items() if value not in (None, ())}
     if job is not None and (name is None or given):
         raise UsageError("--job needs --name, and no other options", "its order says how it is to be done")
-    signal.signal(signal.SIGTERM, _interrupt)
+    ending = Ending()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _frame: ending.ask(insists=number == signal.SIGINT))
     where = str(Path(hub).resolve()) if Path(hub).exists() else hub
-    done = do_work(ticket, where, name, job, folder, given, tickets, lambda line: click.echo(_plain(line), err=True))
+    done = do_work(ticket, where, name, job, folder, given, tickets, _tell, ending)
     if done is None:
         return
     record = done.record
@@ -65,16 +67,13 @@ def work(
         spent = sum(one["durationMs"] for one in record["iterations"])
         click.echo(_plain(f"{record['ticket']}: done after {duration(spent)}, on {done.branch} at {done.commit[:12]}"))
     else:
-        click.echo(_plain(f"{record['ticket']}: {record['outcome']}: {record['error']}"), err=True)
+        _tell(f"{record['ticket']}: {record['outcome']}: {record['error']}")
     ctx.exit({"done": OK, "stopped": STOPPED}.get(record["outcome"], ENDED_IN_ERROR))
+
+
+def _tell(line: str) -> None:
+    click.echo(_plain(line), err=True)
 
 
 def _plain(line: str) -> str:
     return inert(line, keep_newlines=False)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    # Once: what follows is the way out.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise KeyboardInterrupt

@@ -35,7 +35,16 @@ def launch(paths: LoopPaths, lock: Lock, resume: bool, tied: bool = False) -> La
     """Starts the runner of a loop and gives it the lock. `lock` is released here. One that is `tied` ends with this process."""
     at = time.time()
     # -P: a file in the working folder must not stand in for a module of ours.
-    argv = [sys.executable, "-P", "-m", "ralph_runner", str(paths.dir), "--lock-fd", str(lock.fd)]
+    argv = [
+        sys.executable,
+        "-P",
+        "-m",
+        "ralph_runner",
+        str(paths.dir),
+        "--lock-fd",
+        str(lock.fd),
+        f"--launched={at:.3f}",
+    ]
     log = nofollow.open_fd(paths.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         process = subprocess.Popen(

@@ -4,16 +4,19 @@ The ticket's record (tickets/<id>.json) is written by the runner before each ste
 `TicketRun` may go away at any time: the loop works on, and `TicketRun(loop, id)` makes the same handle again.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ralph_rpc.errors import RalphError
 from ralph_rpc.files import records
+from ralph_rpc.loops import start as starting
 from ralph_rpc.loops.handle import Loop
 from ralph_rpc.loops.hold import is_busy
 from ralph_rpc.loops.kill import TREE_PATIENCE_S
 from ralph_rpc.loops.status import LoopStatus
+from ralph_rpc.loops.ticket_loops import loop_name, whole_id
 from ralph_rpc.loops.wait import TimedOut, until
 from ralph_rpc.model.ticket import TicketRecord
 
@@ -140,3 +143,36 @@ class TicketRun:
 
     def __repr__(self) -> str:
         return f"TicketRun({self.loop!r}, {self.ticket_id!r})"
+
+
+class LaunchedRun(NamedTuple):
+    """A ticket's loop that has just been launched."""
+
+    run: TicketRun
+    started: starting.Started
+
+
+def launch(ticket_id: str, project: Path, name: str | None, tickets: str, given: Mapping[str, object]) -> LaunchedRun:
+    """Launches a loop of its own for the ticket; raises what `loops.start` raises."""
+    whole = whole_id(project.expanduser().resolve(), tickets, ticket_id)
+    plan = starting.check(name or loop_name(whole), project, {**given, "only": (whole,)}, tickets)
+    return LaunchedRun(TicketRun(Loop(plan.paths), whole), starting.start(plan, None))
+
+
+def see_through(
+    launched: LaunchedRun, timeout: float | None, release: Callable[[], None] = lambda: None
+) -> TicketResult:
+    """What became of the ticket; after `timeout` seconds, and at a KeyboardInterrupt, its loop is ended.
+
+    `release` raises a KeyboardInterrupt that came during the launch. PiUnusable where pi turns out to be of no use.
+    """
+    run, started = launched
+    try:
+        release()
+        starting.await_begun(run.loop.paths, started.runner, started.creation)
+        return run.wait(timeout)
+    except TimedOut:
+        return run.end(TIME_UP)
+    except KeyboardInterrupt:
+        run.end("it was interrupted")
+        raise

@@ -1,7 +1,8 @@
 """One ticket in a clone of a hub, as a job of an engine does it: an ordinary one-ticket loop, whose work and record are pushed.
 
 The loop's runner is tied to this process: where a job ends without warning, nothing of it works on. Told to end, it ends the
-loop at once and pushes what there is, so that what was spent is counted. The record is one ref, whose commit has the
+loop at once and pushes what there is, so that what was spent is counted; told so while it pushes, it pushes on. The record is
+one ref, whose commit has the
 work for its parent: it arrives whole or not at all. If the machine dies here, the hub has no record, and the head takes
 the job for lost; begun again on the same machine, the loop in the clone is resumed.
 """
@@ -54,6 +55,25 @@ times that.
 PUSHES = 12
 LONGEST_GAP_S = 60.0
 CALLED_OFF = "the job was called off"
+TOLD_TO_END = "the job was told to end"
+
+
+class Ending:
+    """Whether this process was told to end: by a signal, for which its caller calls `ask`."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._noted = False
+
+    def ask(self, insists: bool) -> None:
+        """KeyboardInterrupt while there is nothing to record yet, and for a person who `insists` on a second one."""
+        if not self._noted or (self.asked and insists):
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def is_noted(self) -> None:
+        """From now on it is looked at in turn, and interrupts no step."""
+        self._noted = True
 
 
 class Done(NamedTuple):
@@ -73,10 +93,11 @@ def work(
     given: Mapping[str, object],
     tickets: str,
     told: Callable[[str], None],
+    ending: Ending,
 ) -> Done | None:
     """Does the ticket and pushes what came of it; None where nobody wants it done any more.
 
-    KeyboardInterrupt ends it early, with a record all the same. RalphError where nothing could be begun, or pushed.
+    `ending` ends it early, with a record all the same. RalphError where nothing could be begun, or pushed.
     """
     errand = Errand(ticket, hub, loop or loop_name(ticket), job)
     place = workplace(errand, folder)
@@ -92,17 +113,18 @@ def work(
             place.leave(LoopPaths.of(place.clone, errand.loop))
             told(f"nobody waits for job {job} of {ticket} any more")
             return None
+        ending.is_noted()
         place.begin()
-        return _Work(place, given, tickets, told).do(again)
+        return _Work(place, given, tickets, told, ending).do(again)
 
 
 class _Work:
     """One errand under way."""
 
     def __init__(
-        self, place: Workplace, given: Mapping[str, object], tickets: str, told: Callable[[str], None]
+        self, place: Workplace, given: Mapping[str, object], tickets: str, told: Callable[[str], None], ending: Ending
     ) -> None:
-        self._place, self._given, self._tickets, self._told = place, given, tickets, told
+        self._place, self._given, self._tickets, self._told, self._ending = place, given, tickets, told, ending
         self._paths = LoopPaths.of(place.clone, place.errand.loop)
         self._ticket = place.errand.ticket
         self._began = now_ms()
@@ -110,18 +132,15 @@ class _Work:
     def do(self, again: bool) -> Done:
         run: TicketRun | None = None
         error: str | None = None
-        stopped = False
         try:
             run = self._resumed() if again else self._started()
             self._told(f"working on {self._ticket} in {self._paths.project}")
             self._watch(run)
-        except KeyboardInterrupt:
-            stopped = True
         except RalphError as failure:
             error = f"{failure.message} ({failure.hint})" if failure.hint else failure.message
         if run is not None and run.poll() is None:
-            run.end("the job was told to end")
-        return self._push(self._record(error, stopped))
+            _end(run, TOLD_TO_END)
+        return self._push(self._record(error))
 
     def _started(self) -> TicketRun:
         place, errand = self._place, self._place.errand
@@ -153,16 +172,16 @@ class _Work:
     def _watch(self, run: TicketRun) -> None:
         gap = ASK_S if hubs.is_near(self._place.errand.hub) else ASK_S * 10
         asked = time.monotonic()
-        while run.poll() is None:
+        while run.poll() is None and not self._ending.asked:
             time.sleep(LOOK_S)
             if time.monotonic() - asked < gap:
                 continue
             asked = time.monotonic()
             with suppress(GitError):  # a hub that is away says nothing
                 if not is_wanted(self._place):
-                    run.end(CALLED_OFF)
+                    _end(run, CALLED_OFF)
 
-    def _record(self, error: str | None, stopped: bool) -> WorkRecord:
+    def _record(self, error: str | None) -> WorkRecord:
         state = read_state(self._paths)
         ticket = records.read_tickets(self._paths).get(self._ticket)
         outcome: WorkRecord = {
@@ -185,7 +204,7 @@ class _Work:
         if ticket is not None and ticket["status"] == "failed":
             return {**outcome, "outcome": "failed", "error": ticket["error"]}
         if state is None or state["status"] != "error":
-            why = "the job was told to end" if stopped else _why(state)
+            why = TOLD_TO_END if self._ending.asked else _why(state)
             return {**outcome, "outcome": "stopped", "error": why}
         return {**outcome, "error": state["error"]}
 
@@ -196,16 +215,9 @@ class _Work:
         if record["outcome"] != "done" and kept is not None and kept["worktreePath"] is not None:
             with suppress(GitError, OSError):
                 commit_leftovers(Path(kept["worktreePath"]), branch, f"{self._ticket}: unfinished\n")
-        tip = branch_head(place.clone, branch) or head(place.clone)
-        assert tip is not None
-        subject = f"{self._ticket}: job {record['job']} of {errand.loop}"
-        note = hubs.write_note(place.clone, {RECORD: orjson.dumps(record)}, [tip], subject)
-        updates = {record_ref(errand.loop, self._ticket, record["job"]): note}
-        if errand.job is None:
-            updates[f"refs/heads/{branch}"] = tip
         for attempt in range(1, PUSHES + 1):
             try:
-                hubs.publish(place.clone, errand.hub, {**updates})
+                tip = self._push_once(record, branch)
                 break
             except GitError as error:
                 if attempt == PUSHES or (errand.job is None and not error.is_passing):
@@ -215,6 +227,24 @@ class _Work:
                 time.sleep(min(2.0**attempt, LONGEST_GAP_S))
         place.leave(self._paths)
         return Done(record, branch, tip)
+
+    def _push_once(self, record: WorkRecord, branch: str) -> str:
+        """From the first step on, as what ends a job may have ended one of its gits. Returns the work's commit."""
+        place, errand = self._place, self._place.errand
+        tip = branch_head(place.clone, branch) or head(place.clone)
+        assert tip is not None
+        subject = f"{self._ticket}: job {record['job']} of {errand.loop}"
+        note = hubs.write_note(place.clone, {RECORD: orjson.dumps(record)}, [tip], subject)
+        updates: dict[str, str | None] = {record_ref(errand.loop, self._ticket, record["job"]): note}
+        if errand.job is None:
+            updates[f"refs/heads/{branch}"] = tip
+        hubs.publish(place.clone, errand.hub, updates)
+        return tip
+
+
+def _end(run: TicketRun, reason: str) -> None:
+    with suppress(RalphError):  # what outlives this ends with the job; the record has to be pushed
+        run.end(reason)
 
 
 def _why(state: State | None) -> str:

@@ -1,4 +1,4 @@
-"""`python -P -m ralph_runner FOLDER --lock-fd N [--resume] [--tied=PID]`: started by `ralph-rpc start` and `resume`.
+"""`python -P -m ralph_runner FOLDER --lock-fd N --launched=SECONDS [--resume] [--tied=PID]`: started by `ralph-rpc start` and `resume`.
 
 Stdout and stderr already go to runner.log; nothing is printed for a person. The lock arrives as an open fd, so that it
 is never free in between. pi is started first and boots while the rest is loaded: that is why the rest is imported where
@@ -17,7 +17,7 @@ from ralph_runner.shell.takeover import take_over
 
 
 def main() -> int:
-    folder, _, lock_fd, *more = sys.argv[1:]
+    folder, _, lock_fd, launched, *more = sys.argv[1:]
     guard.be_named("ralph-runner")
     signals = guard.watch_signals()  # before the first thread
     paths, resume = LoopPaths(Path(folder)), "--resume" in more
@@ -40,7 +40,8 @@ def main() -> int:
     records.write_pid(paths, os.getpid())
     log = runner_log(paths)
     try:
-        return asyncio.run(run(paths, lock, config, resume, takeover, log.info, signals, tied))
+        at = float(launched.removeprefix("--launched="))
+        return asyncio.run(run(paths, lock, config, resume, takeover, log.info, signals, at, tied))
     except Exception:
         log.exception("the runner failed")
         return 1

@@ -150,6 +150,34 @@ def test_run_ticket_that_is_told_to_end_ends_its_loop_and_waits_for_that(make_ri
     assert [one["outcome"] for one in rig.records()] == ["aborted"] and rig.of_mine() == {}
 
 
+INTERRUPTED_WHILE_LAUNCHING = """\
+import os, signal
+from ralph_rpc.cli.main import main
+from ralph_rpc.loops import start
+from ralph_rpc.loops.launch import launch
+
+def interrupted(*args, **options):
+    launched = launch(*args, **options)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return launched
+
+start.launch = interrupted
+main()
+"""
+
+
+@pytest.mark.parametrize("verb", ["run-ticket t-1", "start ticket-t-1 --tickets --foreground"])
+def test_a_command_that_is_told_to_end_while_it_launches_leaves_no_loop(make_rig: MakeRig, verb: str) -> None:
+    """Its order to stop is there before the runner has looked into its inbox for the first time."""
+    rig = make_rig({"t-1": [does(HOLD)]})
+    command = [sys.executable, "-P", "-c", INTERRUPTED_WHILE_LAUNCHING, *verb.split(), "--pi", rig.pi, "--worktrees"]
+    done = subprocess.run(
+        command, cwd=rig.project, env=rig.env, timeout=90, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 130 and "Traceback" not in done.stderr, done
+    assert rig.state()["status"] == "stopped" and rig.of_mine() == {}
+
+
 def test_with_no_merge_done_is_a_success_and_says_the_branch(make_rig: MakeRig) -> None:
     rig = make_rig()
     done = rig.run("run-ticket", "t-1", "--pi", rig.pi, "--worktrees", "--no-merge")

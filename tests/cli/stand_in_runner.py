@@ -133,6 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--lock-fd", type=int, required=True)
+    parser.add_argument("--launched", type=float, required=True)
     parser.add_argument("--resume", action="store_true")
     given = parser.parse_args()
     paths = LoopPaths(given.folder)

@@ -283,9 +283,10 @@ class Whole:
         return lock
 
     def _start(self, lock: Lock, *more: str) -> int:
+        launched = f"--launched={time.time():.3f}"
         with self.paths.log.open("ab") as log:
             runner = subprocess.Popen(
-                [sys.executable, "-P", "-c", LOAD, str(self.paths.dir), "--lock-fd", str(lock.fd), *more],
+                [sys.executable, "-P", "-c", LOAD, str(self.paths.dir), "--lock-fd", str(lock.fd), launched, *more],
                 cwd=self.paths.dir,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -1,9 +1,7 @@
 """What cannot be done by jobs on an engine: one line each, before anything is started where that can be known."""
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -119,43 +117,6 @@ def test_what_slurm_refuses_ends_the_loop_with_its_words(tmp_path: Path, cluster
     assert state["status"] == "error" and "nvalid partition" in state["error"], state["error"]
     assert "nvalid partition" in told.stdout + told.stderr
     assert not cluster.queue() and git(rig.project, "for-each-ref", "refs/ralph") == ""
-
-
-def work(rig: Any, *words: str, check: int | None = 0) -> Any:
-    return rig.run("work", "t-1", *words, check=check)
-
-
-def test_work_by_hand_pushes_branch_and_record(tmp_path: Path, isolated: Path) -> None:
-    rig, _ = engine_rig(tmp_path, 1)
-    done = json.loads(work(rig, "--hub", str(rig.project), "--pi", rig.pi, "--json").stdout)
-    assert (done["outcome"], done["ticket"], done["error"]) == ("done", "t-1", None)
-    assert rig.branches() == ["ralph/ticket-t-1/t-1"]
-    (record,) = git(rig.project, "for-each-ref", "--format=%(refname) %(parent)", "refs/ralph").splitlines()
-    ref, parent = record.split()
-    assert ref == f"refs/ralph/ticket-t-1/records/t-1/{done['job']}"
-    assert parent == git(rig.project, "rev-parse", "ralph/ticket-t-1/t-1").strip()
-    assert json.loads(git(rig.project, "show", f"{ref}:record.json")) == done
-    assert not list((isolated / "tmp").glob("ralph-work-*/*"))
-
-
-def test_work_that_cannot_begin_says_so_in_one_line(tmp_path: Path) -> None:
-    rig, _ = engine_rig(tmp_path, 1)
-    full = tmp_path / "full"
-    full.mkdir()
-    (full / "mine").touch()
-    hub = ["--hub", str(rig.project)]
-    for words, code, said in (
-        ([], 2, "--hub is missing"),
-        (["--hub", "-x"], 2, "is no repository"),
-        (["--hub", "/nowhere"], 1, "repository '/nowhere' does not exist"),
-        ([*hub, "--job", "k-1"], 2, "--job needs --name"),
-        ([*hub, "--dir", str(full)], 2, "is not empty"),
-    ):
-        told = work(rig, *words, check=code).stderr
-        assert said in told and told.count("\n") == 1 and "Traceback" not in told, told
-    assert (full / "mine").exists()
-    gone = work(rig, *hub, "--name", "x", "--job", "k-1")
-    assert "nobody waits for job k-1" in gone.stderr
 
 
 def test_no_key_of_the_environment_is_in_what_an_engine_gets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,14 +168,17 @@ def test_a_flood_of_messages_stays_in_the_inbox_and_a_stop_passes_it(tmp_path: P
     desk.close()
 
 
-@pytest.mark.parametrize("crashed", [True, False])
-def test_an_order_left_over_counts_only_after_a_crash(tmp_path: Path, crashed: bool) -> None:
+@pytest.mark.parametrize(("since", "counts"), [(-1.0, True), (0.0, True), (1.0, False)])
+def test_an_order_counts_unless_it_is_from_before_the_launch(tmp_path: Path, since: float, counts: bool) -> None:
+    """After a crash each does: its run went on."""
     desk = Desk(tmp_path)
     desk.drop("pause.json", id="p")
     desk.drop("steer.json", id="s", message="m")
-    asyncio.run(desk.intake.catch_up(crashed))
-    assert [one.id for one in desk.fed] == (["p", "s"] if crashed else ["s"])
-    assert [event["id"] for event in desk.events(tmp_path)] == ([] if crashed else ["p"])
+    dropped = 1_800_000_000.0
+    os.utime(desk.box / "pause.json", (dropped, dropped))
+    asyncio.run(desk.intake.catch_up(dropped + since))
+    assert [one.id for one in desk.fed] == (["p", "s"] if counts else ["s"])
+    assert [event["id"] for event in desk.events(tmp_path)] == ([] if counts else ["p"])
     desk.close()
 
 
@@ -190,7 +193,7 @@ def test_an_open_command_of_an_earlier_runner_comes_first_and_may_have_reached_p
     journal.close()
     desk = Desk(tmp_path)
     desk.drop("followup.json", id="new", message="m")
-    asyncio.run(desk.intake.catch_up(crashed=True))
+    asyncio.run(desk.intake.catch_up(0.0))
     assert [(one.id, one.known, one.maybe) for one in desk.fed] == [
         ("sent", True, True),
         ("held", True, False),

@@ -48,11 +48,11 @@ class Intake:
         self._reserve, self._notices, self._note = reserve, notices, note
         self._trouble = ""
 
-    async def catch_up(self, crashed: bool) -> None:
+    async def catch_up(self, orders_from: float) -> None:
         """The commands that an earlier runner did not finish, and those that are in the inbox already.
 
-        All of them before the first prompt: after a crash (`crashed`), an order to hold or to end counts from the
-        start. Raises OSError.
+        All of them before the first prompt. An order to hold or to end counts if its file is not older than
+        `orders_from`, in seconds since the epoch: then it was meant for this run. Raises OSError.
         """
         for command in self._journal.open_commands():
             self._feed(CommandCame(command.id, command.verb, command.body, known=True, maybe=command.sent))
@@ -66,7 +66,7 @@ class Intake:
                 await asyncio.sleep(RETRY_S)
             self._report(scan.rejected)
             for claimed in scan.commands:
-                if claimed.verb in CONTROL and not crashed:
+                if claimed.verb in CONTROL and claimed.mtime_ns < orders_from * 1e9:
                     self._refuse(
                         claimed, f"left over from before this start; to {claimed.verb} the loop now, send it again"
                     )

@@ -53,6 +53,8 @@ from ralph_runner.shell.takeover import Takeover
 from ralph_runner.shell.task_files import read_task
 
 HEARTBEAT_S = 5.0
+CLOCK_TICK_S = 0.02
+"""Files are stamped by a clock that ticks: one may look that much older than it is."""
 LOAD_REST_S = 0.25
 """Between two looks whether the first prompt is out, so that the rest may be loaded."""
 LOAD_LOOKS = 40
@@ -72,12 +74,13 @@ async def run(
     takeover: Takeover,
     note: Note,
     signals: int | None,
+    launched: float,
     tied: int | None = None,
 ) -> int:
     """Run the loop until it has ended. The exit code: 0, or 1 if it ended in error.
 
-    `signals` is the fd of `guard.watch_signals`, which was called before anything else; `tied` is the pid of our parent,
-    where the loop is to end with it.
+    `signals` is the fd of `guard.watch_signals`, which was called before anything else; `launched` is when this process
+    was launched, in seconds since the epoch; `tied` is the pid of our parent, where the loop is to end with it.
     """
     git.allow_fetching()
     found = recover(paths, config, _task_path(paths, config), resume, now_ms())
@@ -85,7 +88,7 @@ async def run(
         found.notes.insert(0, f"ended {takeover.ended} processes that an earlier run left behind")
     runner = Runner(paths, lock, config, takeover, note, found, signals, tied)
     try:
-        return await runner.live(resume, found)
+        return await runner.live(resume, found, launched)
     finally:
         await runner.close()
 
@@ -152,7 +155,7 @@ class Runner:
         )
         self._inbox_watch = InboxWatch(paths, inbox, self._intake, self._notices, self._look_after_folder)
 
-    async def live(self, resume: bool, found: Recovered) -> int:
+    async def live(self, resume: bool, found: Recovered, launched: float) -> int:
         """From the first decision to the last saved state; the exit code."""
         if self._signals is None:
             self._loop.add_signal_handler(signal.SIGTERM, self._terminated)
@@ -163,7 +166,7 @@ class Runner:
         for ignored in (signal.SIGINT, signal.SIGHUP):
             signal.signal(ignored, signal.SIG_IGN)
         try:
-            await self._before_the_first_decision(resume, found)
+            await self._before_the_first_decision(resume, found, launched)
         except OSError as error:
             # Fed, not raised: so state.json says why.
             self._performer.feed(Broken(how_to_fix(error)))
@@ -236,7 +239,7 @@ class Runner:
             iteration=core.iteration(),
         )
 
-    async def _before_the_first_decision(self, resume: bool, found: Recovered) -> None:
+    async def _before_the_first_decision(self, resume: bool, found: Recovered, launched: float) -> None:
         """The log gets the start of this run and the iterations that were lost, the core the commands left over."""
         self._log.append_event(
             {
@@ -264,7 +267,7 @@ class Runner:
             for line in await asyncio.to_thread(end_left, self._paths):
                 self._notices.add("info", line)
         self._performer.save()
-        await self._intake.catch_up(found.crashed)
+        await self._intake.catch_up(0.0 if found.crashed else launched - CLOCK_TICK_S)
 
     async def _until_finished(self) -> Finish:
         """Wait for the core's Finish, with heartbeat and syncs meanwhile; raises what ended one of the helpers."""

@@ -1,4 +1,5 @@
-"""Two machines on one: each a network namespace with a PID namespace of its own, a cable between them, sshd on the far one.
+"""Several machines on one: each a network namespace with a PID namespace of its own; a near one, and a cable from it to each
+far one, on which sshd listens.
 
 Found by a name of this process's own, and removed with all that runs in them. Needs root, iproute2 and openssh-server.
 """
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tests.rig import wait_for
@@ -31,10 +32,12 @@ def run(*words: str) -> str:
 
 
 class Machine:
-    """One of the two. `init` is the pid, as seen from outside, of the first process in its PID namespace."""
+    """One of them. `init` is the pid, as seen from outside, of the first process in its PID namespace."""
 
     def __init__(self, net: str) -> None:
         self.net = net
+        run("ip", "netns", "add", net)
+        run("ip", "-n", net, "link", "set", "lo", "up")
         self._shell = subprocess.Popen(
             ["ip", "netns", "exec", net, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
             + [sys.executable, "-S", "-c", INIT]
@@ -54,94 +57,92 @@ class Machine:
         there = ["nsenter", f"--target={self.init}", "--pid", "--mount", "--net", "--"]
         return [*there, "env", f"--chdir={folder}"]
 
-    def end(self) -> None:
+    def break_down(self) -> None:
+        """Everything that runs in it is gone."""
         with suppress(ProcessLookupError):
             os.kill(self.init, signal.SIGKILL)
         self._shell.wait()
 
+    def end(self) -> None:
+        self.break_down()
+        run("ip", "netns", "delete", self.net)
 
-class Machines:
-    """`near`, `far`, and the cable."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._near, self._far = f"{name}n", f"{name}f"
-        self._v0, self._v1 = f"v{name}n", f"v{name}f"
-        self.folder = folder
-        for net in (self._near, self._far):
-            run("ip", "netns", "add", net)
-            run("ip", "-n", net, "link", "set", "lo", "up")
-        run(
-            "ip",
-            "link",
-            "add",
-            self._v0,
-            "netns",
-            self._near,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            self._v1,
-            "netns",
-            self._far,
-        )
-        for net, link, address in ((self._near, self._v0, "10.9.8.1/24"), (self._far, self._v1, "10.9.8.2/24")):
-            run("ip", "-n", net, "address", "add", address, "dev", link)
-            run("ip", "-n", net, "link", "set", link, "up")
-        self.near, self.far = Machine(self._near), Machine(self._far)
-        self._sshd()
+class FarMachine(Machine):
+    """One at the end of a cable. `address` is its own."""
 
-    def _sshd(self) -> None:
-        Path("/run/sshd").mkdir(exist_ok=True)
-        for key in ("host", "user"):
-            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / key))
-        (self.folder / "authorized").write_bytes((self.folder / "user.pub").read_bytes())
-        config = self.folder / "sshd_config"
+    def __init__(self, near: Machine, net: str, number: int, folder: Path) -> None:
+        super().__init__(net)
+        self.address, ours = f"10.9.{8 + number}.2", f"10.9.{8 + number}.1"
+        self._near, self._link, there = near, f"v{net}n", f"v{net}f"
+        pair = ["link", "add", self._link, "netns", near.net, "type", "veth", "peer", "name", there, "netns", net]
+        run("ip", *pair)
+        for space, link, address in ((near.net, self._link, ours), (net, there, self.address)):
+            run("ip", "-n", space, "address", "add", f"{address}/24", "dev", link)
+            run("ip", "-n", space, "link", "set", link, "up")
+        config = folder / f"sshd_config-{number}"
         config.write_text(
-            f"Port 22\nListenAddress 10.9.8.2\nHostKey {self.folder}/host\nAuthorizedKeysFile {self.folder}/authorized\n"
+            f"Port 22\nListenAddress {self.address}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n"
             f"UsePAM no\nStrictModes no\nPidFile none\nPermitRootLogin yes\nPasswordAuthentication no\n"
         )
         self._server = subprocess.Popen(
-            [*self.far.inside(), shutil.which("sshd") or "sshd", "-D", "-f", str(config)],
+            [*self.inside(), shutil.which("sshd") or "sshd", "-D", "-f", str(config)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        wait_for("sshd", lambda: subprocess.run(self.ssh("true"), capture_output=True, check=False).returncode == 0)
-
-    def options(self, known: bool = True) -> list[str]:
-        """Words of ssh's that know the far machine and its key."""
-        hosts = self.folder / "known_hosts"
-        key = (self.folder / "host.pub").read_text() if known else ""
-        hosts.write_text(f"10.9.8.2 {key}" if known else "")
-        return ["-F", "none", "-i", str(self.folder / "user"), "-o", f"UserKnownHostsFile={hosts}"] + [
-            *("-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=5"),
-            "root@10.9.8.2",
-        ]
-
-    def ssh(self, *command: str) -> list[str]:
-        return [*self.near.inside(), "ssh", *self.options(), *command]
 
     def cable(self, up: bool) -> None:
-        run("ip", "-n", self._near, "link", "set", self._v0, "up" if up else "down")
+        run("ip", "-n", self._near.net, "link", "set", self._link, "up" if up else "down")
 
     def end(self) -> None:
-        for machine in (self.near, self.far):
-            machine.end()
+        super().end()
         self._server.wait()
-        for net in (self._near, self._far):
-            run("ip", "netns", "delete", net)
+
+
+class Machines:
+    """`near`, and the `far` ones."""
+
+    def __init__(self, folder: Path, name: str, count: int, held: ExitStack) -> None:
+        self.folder = folder
+        Path("/run/sshd").mkdir(exist_ok=True)
+        for key in ("host", "user"):
+            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key))
+        (folder / "authorized").write_bytes((folder / "user.pub").read_bytes())
+        self.near = Machine(f"{name}n")
+        held.callback(self.near.end)
+        self.fars: list[FarMachine] = []
+        for number in range(count):
+            self.fars.append(FarMachine(self.near, f"{name}f{number}", number, folder))
+            held.callback(self.fars[-1].end)
+        self.far = self.fars[0]
+        for far in self.fars:
+            asked = self.ssh("true", far=far)
+            wait_for("sshd", lambda: subprocess.run(asked, capture_output=True, check=False).returncode == 0)  # noqa: B023
+
+    def options(self, known: bool = True) -> list[str]:
+        """Words of ssh's that know the far machines and their key."""
+        hosts = self.folder / "known_hosts"
+        key = (self.folder / "host.pub").read_text().strip() if known else ""
+        hosts.write_text("".join(f"{far.address} {key}\n" for far in self.fars))
+        return ["-F", "none", "-i", str(self.folder / "user"), "-o", f"UserKnownHostsFile={hosts}"] + [
+            *("-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=5")
+        ]
+
+    def to(self, known: bool = True) -> list[str]:
+        """Words of ssh's that lead to the first far machine."""
+        return [*self.options(known), f"root@{self.far.address}"]
+
+    def ssh(self, *command: str, far: FarMachine | None = None) -> list[str]:
+        return [*self.near.inside(), "ssh", *self.options(), f"root@{(far or self.far).address}", *command]
 
 
 @contextmanager
-def machines(folder: Path) -> Iterator[Machines]:
+def machines(folder: Path, far: int = 1) -> Iterator[Machines]:
     folder.mkdir()
-    # Names of network interfaces have at most 15 letters.
-    made = Machines(folder, f"r{os.getpid() % 10**6}")
-    try:
-        yield made
-    finally:
-        made.end()
+    with ExitStack() as held:
+        # Names of network interfaces have at most 15 letters.
+        yield Machines(folder, f"r{os.getpid() % 10**6}", far, held)
 
 
 def launcher(words: Sequence[str]) -> str:

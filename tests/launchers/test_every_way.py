@@ -47,7 +47,7 @@ def by(tmp_path: Path, image: Path) -> Iterator[By]:
                 case "ssh":
                     two = held.enter_context(machines.machines(tmp_path / "machines"))
                     rig.started_by = two.near.inside(rig.project)
-                    return machines.launcher(two.options())
+                    return machines.launcher(two.to())
                 case _:
                     pass
             return way

@@ -45,7 +45,7 @@ def ssh_rig(tmp_path: Path, two: Machines, token: str, *more: str, start: bool =
     rig = far_rig(tmp_path, [[{"tool": "bash", "run": TREE.format(t=token)}, "never said"], does("echo again > out")])
     rig.started_by = two.near.inside(rig.project)
     if start:
-        rig.start("--launcher", launcher(two.options()), *more)
+        rig.start("--launcher", launcher(two.to()), *more)
         until(lambda: len(survivors(token)) >= 3, f"the tool\n{rig.log()}")
     return rig
 
@@ -80,7 +80,7 @@ def test_a_loop_runs_there_to_its_end(tmp_path: Path, two: Machines) -> None:
         tmp_path, [does("echo $RALPH_LOOP $PI_OFFLINE $GIT_EDITOR > out; ls -d $TMPDIR >> out; ps -ef >> out")]
     )
     rig.started_by = two.near.inside(rig.project)
-    rig.start("--launcher", launcher(two.options()))
+    rig.start("--launcher", launcher(two.to()))
     assert ended(rig)["status"] == "completed", rig.log()
     told = (rig.project / "out").read_text()
     assert told.startswith("x 1 true\n") and "sshd" in told and "ralph-runner" not in told
@@ -114,13 +114,13 @@ def test_a_cut_cable_ends_pi_there_and_the_loop_goes_on_when_it_is_back(
     lease = 8
     rig = ssh_rig(tmp_path, two, token, "--lease", f"{lease}s")
     ticks = rig.project / "ticks"
-    two.cable(up=False)
+    two.far.cable(up=False)
     cut = time.monotonic()
     until(lambda: not survivors(token), "nobody left", lease + 4)
     worked = ticks.stat().st_size
     state = rig.wait_status("waiting")
     assert state["waitingFor"] == "lost", state
-    two.cable(up=True)
+    two.far.cable(up=True)
     assert ended(rig)["status"] == "completed", rig.log()
     assert ticks.stat().st_size == worked, "an agent worked on"
     assert time.monotonic() - cut >= lease + 10, "a second agent was started before the first one's lease had run out"
@@ -132,9 +132,9 @@ def test_a_cut_cable_ends_pi_there_and_the_loop_goes_on_when_it_is_back(
 
 def test_a_cable_that_comes_back_in_time_changes_nothing(tmp_path: Path, two: Machines, token: str) -> None:
     rig = ssh_rig(tmp_path, two, token, "--lease", "40s")
-    two.cable(up=False)
+    two.far.cable(up=False)
     time.sleep(3)  # the fault itself
-    two.cable(up=True)
+    two.far.cable(up=True)
     rig.run("steer", "x", "hello")
     assert len(survivors(token)) >= 3
     rig.run("stop", "x", "--now")
@@ -148,7 +148,7 @@ def test_a_cable_that_comes_back_in_time_changes_nothing(tmp_path: Path, two: Ma
 )
 def test_what_ssh_says_is_said_at_once(tmp_path: Path, two: Machines, token: str, what: str, says: str) -> None:
     rig = ssh_rig(tmp_path, two, token, start=False)
-    words = two.options(known=what != "host key")
+    words = two.to(known=what != "host key")
     if what == "key":
         words[words.index("-i") + 1] = "/dev/null"
     if what == "port":
@@ -160,7 +160,7 @@ def test_what_ssh_says_is_said_at_once(tmp_path: Path, two: Machines, token: str
 
 def test_a_machine_without_pi_is_named(tmp_path: Path, two: Machines, token: str) -> None:
     rig = ssh_rig(tmp_path, two, token, start=False)
-    done = rig.run("start", "x", "-m", "w", "--pi", "nopi", "--launcher", launcher(two.options()), check=5)
+    done = rig.run("start", "x", "-m", "w", "--pi", "nopi", "--launcher", launcher(two.to()), check=5)
     assert "pi cannot be started on" in done.stderr and "nopi: No such file" in done.stderr
     wait_for("no process of it there", lambda: "ralph-far" not in run_there(two, "ps -e -o comm"))
 

@@ -182,7 +182,7 @@ class TicketRig(Rig):
         assert self.worktrees() == []
         assert self.branches() == []
         assert not self.paths.worktrees().exists() or not any(self.paths.worktrees().iterdir())
-        wait_for("the end of the loop's processes", lambda: not self.of_mine(), timeout=5)
+        wait_for("the end of the loop's processes", lambda: not self.of_mine(), timeout=20)
         self.check_whole()
 
     def check_whole(self) -> None:

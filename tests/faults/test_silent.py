@@ -198,7 +198,7 @@ def full_and_told_to_stop(folder: Path) -> str:
     pi = stopped_pi(rig)
     fill(rig)
     seen = rig.registry()[0]["lastSeen"]
-    wait_for("a heartbeat", lambda: rig.registry()[0]["lastSeen"] != seen, timeout=10)
+    wait_for("a heartbeat", lambda: rig.registry()[0]["lastSeen"] != seen, timeout=30)
     assert is_stopped(pi)
     began = time.monotonic()
     rig.drop("stop.json", '{"when": "now"}')

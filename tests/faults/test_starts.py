@@ -168,7 +168,7 @@ def test_row_20_of_twelve_that_make_one_folder_exactly_one_does(tmp_path: Path, 
             assert not (tmp_path / ".ralph" / "x").exists()
     finally:
         for starter in starters:
-            starter.communicate(timeout=10)
+            starter.communicate(timeout=60)
     figure(f"{count} rounds of {AT_ONCE}: 1 folder made in each, none left half-made")
 
 

@@ -183,7 +183,7 @@ def test_a_loop_stopped_at_once_at_a_step_goes_on_from_there(held_at: Held_at, s
     held.gate.open()
     state = rig.wait_end()
     assert (state["status"], state["stopReason"]) == ("stopped", "stop"), state
-    wait_for("the end of all processes", lambda: not rig.of_mine(), timeout=5)
+    wait_for("the end of all processes", lambda: not rig.of_mine(), timeout=20)
     rig.resume()
     held.open()
     held.check()

@@ -196,7 +196,7 @@ def test_a_long_line_is_streamed_and_an_event_of_the_other_thread_follows_it(pat
     before = log.offset
     other = threading.Thread(target=lambda: log.append_event({"n": 2}))
     other.start()
-    other.join(timeout=10)
+    other.join(timeout=60)
     assert not other.is_alive(), "the other thread waited for the line"
     for _ in range(100):
         log.extend(b"x" * 10_000)

@@ -4,11 +4,8 @@ Every step asks for one thing and continues when its result comes. A job that ca
 `needs-merge`, with the reason in the record and as a note on the ticket; its branch and worktree stay.
 """
 
-from typing import Literal
-
 from ralph_rpc.clock import iso
-from ralph_rpc.model.ticket import EngineJob, TicketRecord, TicketStatus
-from ralph_rpc.model.usage import Spent
+from ralph_rpc.model.ticket import TicketRecord, TicketStatus
 from ralph_rpc.tickets.standing import standing, takes_place
 from ralph_rpc.tickets.ticket import Ticket, branch_of
 from ralph_runner.core.results import Verified
@@ -27,7 +24,6 @@ from ralph_runner.core.tickets.state import (
     Removing,
     Returning,
     SettingUp,
-    Taking,
     Updating,
     Working,
 )
@@ -128,7 +124,7 @@ def epic_travels(t: TicketTurn, result: results.EpicTravels) -> None:
     t.do(fx.OpenWorktree(result.ticket, branch))
 
 
-def _leave(t: TicketTurn, ticket: str, status: TicketStatus, reason: str) -> None:
+def leave(t: TicketTurn, ticket: str, status: TicketStatus, reason: str) -> None:
     """The loop ends with the ticket half done: its file is open again, or the next loop would take it for somebody's."""
     if status == "orphaned":
         t.do(fx.MarkTicket(ticket, "open"))
@@ -171,7 +167,7 @@ def was_set_up(t: TicketTurn, result: results.WasSetUp) -> None:
     run = result.run
     if run is not None and run["exitCode"] != 0:
         tail = run["tail"].strip()[-300:]
-        _fail(t, result.ticket, f"--worktree-setup ended with exit code {run['exitCode']}: {tail or '(no output)'}")
+        fail(t, result.ticket, f"--worktree-setup ended with exit code {run['exitCode']}: {tail or '(no output)'}")
     elif run is None or t.loop.ending is not None:
         _not_begun(t, result.ticket, "the loop ended")
     else:
@@ -183,7 +179,7 @@ def _not_begun(t: TicketTurn, ticket: str, reason: str) -> None:
     finished = t.loop.jobs[ticket].finished
     if not finished:
         t.do(fx.MarkTicket(ticket, "open"))
-    _leave(t, ticket, "merging" if finished else "orphaned", reason)
+    leave(t, ticket, "merging" if finished else "orphaned", reason)
 
 
 def _continue(t: TicketTurn, ticket: str) -> None:
@@ -235,7 +231,7 @@ def _handed_back(t: TicketTurn, key: str, verdict: Verdict) -> None:
     if job.conflict:
         needs_merge(t, ticket, reason)
     else:
-        _fail(t, ticket, reason)
+        fail(t, ticket, reason)
 
 
 def _worker_left(t: TicketTurn, ticket: str, job: Job, verdict: Verdict) -> None:
@@ -244,7 +240,7 @@ def _worker_left(t: TicketTurn, ticket: str, job: Job, verdict: Verdict) -> None
         _remove(t, ticket)
     elif isinstance(job.stage, Working):
         # It did not hand the ticket back, so the end is not the ticket's: a stop, a limit, a pi that cannot work.
-        _leave(t, ticket, "orphaned", verdict.error or "the loop ended")
+        leave(t, ticket, "orphaned", verdict.error or "the loop ended")
         if t.loop.ending is None:
             t.finish_with(verdict, at_once=verdict.status == "error")
             if verdict.status == "error":
@@ -258,79 +254,6 @@ def _commit(t: TicketTurn, ticket: str) -> None:
     t.record(ticket, "merging")
     t.stage(ticket, Committing())
     t.do(fx.Commit(ticket, t.loop.jobs[ticket].record["title"]))
-
-
-def send_again(t: TicketTurn) -> None:
-    """Submits jobs for those whose last one was lost, once it is time."""
-    if not t.loop.paused and t.loop.ending is None:
-        for ticket in away.due(t):
-            away.send(t, ticket)
-
-
-def job_lost(t: TicketTurn, result: results.JobLost) -> None:
-    """A job on the engine has brought nothing."""
-    _after_job(t, result.ticket, away.lost(t, result), result.words)
-
-
-def _after_job(t: TicketTurn, ticket: str, what: Literal["left", "returning", "error"] | None, words: str) -> None:
-    """What becomes of a ticket whose job has not done it."""
-    job = t.loop.jobs.get(ticket)
-    if job is None or what is None:
-        return
-    if what == "returning":
-        t.stage(ticket, Returning())
-        return
-    left = "merging" if job.conflict else "orphaned"
-    _leave(t, ticket, left, "the loop ended" if what == "left" else words)  # type: ignore[arg-type]
-    if what == "error":
-        engine = t.loop.options.engine
-        t.finish_with(Verdict("error", "failures", f"{engine} does not get {ticket} done: {words}"), at_once=True)
-        hurry(t)
-
-
-def branch_taken(t: TicketTurn, result: results.BranchTaken) -> None:
-    """The ticket's branch has what its job has pushed: the job is over, and its outcome counts."""
-    job = job_at(t, result.ticket, Taking)
-    if job is None or not isinstance(job.stage, Taking):
-        return
-    ticket, taking = result.ticket, job.stage
-    if taking.outcome in ("done", "failed"):
-        t.set(lost={id: count for id, count in t.loop.lost.items() if id != ticket})
-    allowed = away.job_of(job)
-    t.put(ticket, record={**job.record, "job": None})
-    match taking.outcome:
-        case "done":
-            t.put(ticket, finished=True, verified=True)
-            t.record(ticket, "merging")
-            t.stage(ticket, Opening())
-            t.do(fx.OpenWorktree(ticket, away.branch(t, ticket)))
-        case "failed" if job.conflict:
-            needs_merge(t, ticket, taking.error)
-        case "failed":
-            _fail(t, ticket, taking.error)
-        case "stopped":
-            _stopped(t, ticket, taking, allowed)
-        case "error":
-            _leave(t, ticket, "merging" if job.conflict else "orphaned", taking.error)
-            verdict = Verdict("error", taking.stop_reason or "blocked", f"{ticket}: {taking.error}")
-            t.finish_with(verdict, at_once=True)
-            hurry(t)
-    t.do(fx.ForgetJob(ticket, taking.number))
-
-
-def _stopped(t: TicketTurn, ticket: str, taking: Taking, allowed: EngineJob | None) -> None:
-    """Its job was ended before its ticket was done."""
-    job = t.loop.jobs[ticket]
-    limits = taking.stop_reason in ("max-cost", "max-tokens", "max-time")
-    if t.loop.ending is not None:
-        _after_job(t, ticket, "left", taking.error)
-    elif taking.cancelled or limits:
-        if allowed is not None and limits:
-            t.set(short={**t.loop.short, ticket: Spent(allowed["maxCost"] or 0.0, allowed["maxTokens"] or 0)})
-        t.record(ticket, "running", attempt=job.tried + 1)
-        _after_job(t, ticket, "returning", taking.error)
-    else:
-        _after_job(t, ticket, away.wait(t, ticket, taking.error), taking.error)
 
 
 def committed(t: TicketTurn, result: results.Committed) -> None:
@@ -469,13 +392,13 @@ def failed(t: TicketTurn, result: results.JobFailed) -> None:
         return
     if result.own and not isinstance(job.stage, ClosingTicket | Removing):
         done = isinstance(job.stage, Queued | Merging | Committing | Updating)
-        _leave(t, result.ticket, "merging" if done else "orphaned", result.reason)
+        leave(t, result.ticket, "merging" if done else "orphaned", result.reason)
         return
     match job.stage:
         case Queued() | Merging() | Updating():
             needs_merge(t, result.ticket, result.reason)
         case ClosingTicket() if t.loop.options.worktrees and job.record["status"] == "merging":
-            _fail(t, result.ticket, result.reason)  # an epic, in which nothing is merged
+            fail(t, result.ticket, result.reason)  # an epic, in which nothing is merged
         case ClosingTicket():
             # The work is in; only the tracker does not know.
             t.notice("error", f"{result.ticket} is merged, but cannot be closed: {result.reason}", result.ticket)
@@ -483,10 +406,11 @@ def failed(t: TicketTurn, result: results.JobFailed) -> None:
         case Removing():
             removed(t, results.Removed(result.ticket, result.reason))
         case _:
-            _fail(t, result.ticket, result.reason)
+            fail(t, result.ticket, result.reason)
 
 
-def _fail(t: TicketTurn, ticket: str, reason: str) -> None:
+def fail(t: TicketTurn, ticket: str, reason: str) -> None:
+    """Its agents could not do it: it is set aside with the reason."""
     t.do(fx.MarkTicket(ticket, "open", f"ralph-rpc ({t.loop.name}) gave up: {reason}"[:NOTE_CHARS]))
     _settle_with_worker(t, ticket, "failed", reason)
     if not t.loop.options.worktrees:
@@ -550,10 +474,10 @@ def give_up_waiting(t: TicketTurn) -> None:
     """The loop ends: a merge that waits for a person, or for its agent, is left for the next run."""
     for ticket, job in list(t.loop.jobs.items()):
         if isinstance(job.stage, Returning):
-            _leave(t, ticket, "merging" if job.conflict else "orphaned", "the loop ended")
+            leave(t, ticket, "merging" if job.conflict else "orphaned", "the loop ended")
             workers.dismiss(t, ticket)
         elif isinstance(job.stage, Away) and job.stage.again is not None:
-            _leave(t, ticket, "orphaned", job.stage.reason or "the loop ended")
+            leave(t, ticket, "orphaned", job.stage.reason or "the loop ended")
         elif isinstance(job.stage, Away) and (known := away.job_of(job)) is not None and known["state"] == "queued":
             away.cancel(t, ticket)  # it has not begun, and may not for hours
         elif isinstance(job.stage, Queued) and (job.stage.reason is not None or t.loop.at_once):

@@ -16,7 +16,18 @@ from ralph_runner.core.phases import Paused
 from ralph_runner.core.results import Begin, Broken, CommandCame, Now, Terminate, Tick, Verified
 from ralph_runner.core.running import SHOWN_RUNNING_MS
 from ralph_runner.core.state import Loop
-from ralph_runner.core.tickets import away, doubts, jobs, merging, orders, receipts, results, verifies, workers
+from ralph_runner.core.tickets import (
+    after_engine,
+    away,
+    doubts,
+    jobs,
+    merging,
+    orders,
+    receipts,
+    results,
+    verifies,
+    workers,
+)
 from ralph_runner.core.tickets.effects import KeepRecord, Scan, TicketEffect
 from ralph_runner.core.tickets.state import (
     Away,
@@ -99,9 +110,9 @@ def step(loop: TicketLoop, event: TicketInput, now: Now) -> tuple[TicketLoop, li
         case results.JobReturned():
             away.returned(t, event)
         case results.JobLost():
-            jobs.job_lost(t, event)
+            after_engine.job_lost(t, event)
         case results.BranchTaken():
-            jobs.branch_taken(t, event)
+            after_engine.branch_taken(t, event)
         case results.JobFailed():
             jobs.failed(t, event)
     workers.wake(t, loop.outages)
@@ -176,7 +187,7 @@ def _advance(t: TicketTurn) -> None:
     merging.make_place(t)
     if not merging.is_held(t.loop):
         jobs.give_places(t)
-        jobs.send_again(t)
+        after_engine.send_again(t)
     _limit(t)
     _schedule(t)
     if t.loop.ending is not None:

@@ -61,17 +61,22 @@ def some_of(steps: Iterable[str], *quick: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("step", [pytest.param(one, marks=[] if one in quick else full) for one in steps])
 
 
-@some_of(STEPS, "running", "before its commit", "after the checkout moved", "merged, not closed")
-def test_row_42_a_runner_killed_at_a_step_is_followed_by_one_that_ends_in_the_same_state(
-    held_at: Held_at, step: str
-) -> None:
-    held = held_at(step)
+def kill_and_resume(held: Held | HeldBatch | GrowingBatch) -> None:
+    """The runner is killed, and the git that is held; the next runner has the end that there would have been."""
     held.rig.kill_runner()
     if held.step.gates:
         held.gate.kill()
     held.open()
     held.rig.resume()
     held.check()
+
+
+@some_of(STEPS, "running", "before its commit", "after the checkout moved", "merged, not closed")
+def test_row_42_a_runner_killed_at_a_step_is_followed_by_one_that_ends_in_the_same_state(
+    held_at: Held_at, step: str
+) -> None:
+    held = held_at(step)
+    kill_and_resume(held)
 
 
 @pytest.fixture
@@ -94,12 +99,7 @@ def test_row_42_a_runner_killed_at_a_step_of_a_batch_is_followed_by_one_that_end
     batch_at: Callable[[str], HeldBatch], step: str
 ) -> None:
     held = batch_at(step)
-    held.rig.kill_runner()
-    if held.step.gates:
-        held.gate.kill()
-    held.open()
-    held.rig.resume()
-    held.check()
+    kill_and_resume(held)
 
 
 @pytest.fixture
@@ -122,12 +122,7 @@ def test_row_42_a_runner_killed_while_its_batch_grows_is_followed_by_one_that_en
     growing_at: Callable[[str], GrowingBatch], step: str
 ) -> None:
     held = growing_at(step)
-    held.rig.kill_runner()
-    if held.step.gates:
-        held.gate.kill()
-    held.open()
-    held.rig.resume()
-    held.check()
+    kill_and_resume(held)
 
 
 @some_of(GROWTH_STEPS, "verifying the batch that has grown")

@@ -447,6 +447,17 @@ def test_a_closed_ticket_is_closed_even_where_it_cannot_be_read_as_text(folder: 
     assert plan(backlog, {}, Rules()).start == ("next",)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_ticket_in_utf_16_is_named_and_a_page_or_a_closed_one_is_not(folder: Path, encoding: str) -> None:
+    (folder / "wide.md").write_bytes(ticket_text("wide").encode(encoding))
+    (folder / "old.md").write_bytes(ticket_text("old", status="closed").encode(encoding))
+    (folder / "page.md").write_bytes("# How we work\n".encode(encoding))
+    write(folder, "next", deps=["old"])
+    backlog = MarkdownTickets(folder).scan()
+    assert [(one.path.name, one.reason) for one in backlog.bad] == [("wide.md", "it is UTF-16, save it as UTF-8")]
+    assert plan(backlog, {}, Rules()).start == ("next",)
+
+
 def test_a_file_that_is_being_written_is_no_ticket_yet_and_no_page_either(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

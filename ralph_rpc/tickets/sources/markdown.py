@@ -6,6 +6,7 @@ change touches one field or appends a note, and replaces the file as a whole; if
 new.
 """
 
+import codecs
 import fcntl
 import os
 import re
@@ -323,7 +324,7 @@ def _read(path: Path, found: os.stat_result, is_new: bool, prefix: str) -> Parse
             return Parsed(BadTicket(path, 1, "it is only half-written", id))
         return parsed(path, text, prefix)
     except Malformed as error:
-        closed = parsed(path, data.decode(errors="replace"), prefix)
+        closed = parsed(path, data.decode(_utf16(data) or "utf-8", errors="replace"), prefix)
         if closed.ticket is None or (isinstance(closed.ticket, Ticket) and closed.ticket.status == "closed"):
             return closed
         return Parsed(BadTicket(path, error.line, error.reason, id))
@@ -349,10 +350,19 @@ def _opened(path: Path, id: str) -> _Opened | None:
 def _decoded(data: bytes) -> str:
     if len(data) > LARGEST:
         raise Malformed(1, f"it is larger than {LARGEST >> 20} MiB")
+    if _utf16(data) is not None:
+        raise Malformed(1, "it is UTF-16, save it as UTF-8")
     try:
         return data.decode()
     except UnicodeDecodeError as error:
         raise Malformed(data.count(b"\n", 0, error.start) + 1, "it is not UTF-8") from None
+
+
+def _utf16(data: bytes) -> str | None:
+    """The name of this encoding if the data has its mark, or a head's first line in it, as some editors leave out the mark."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return next((name for name in ("utf-16-le", "utf-16-be") if data.startswith("---".encode(name))), None)
 
 
 def _with_note(text: str, note: str, at: int) -> str:

@@ -60,6 +60,7 @@ _UNFETCHED = {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none"}
 _may_fetch = False
 
 _LOCKED = re.compile(r"Unable to create '.*\.lock'|cannot lock ref|could not lock|index\.lock|Stale file handle")
+_HALF_MADE = re.compile(r"failed to read (.*/worktrees/[^/]+)/commondir")
 
 
 class GitError(RalphError):
@@ -72,9 +73,18 @@ class GitError(RalphError):
         self.reason = reason
 
     @property
+    def half_made(self) -> str | None:
+        """The folder of a worktree that somebody is just adding: for an instant, no git can list the worktrees."""
+        found = _HALF_MADE.search(self.reason)
+        return found[1] if found is not None else None
+
+    @property
     def is_passing(self) -> bool:
-        """True if git gave no answer: it could not be run, was ended, or could not take a lock that somebody held."""
-        return self.returncode is None or self.returncode < 0 or _LOCKED.search(self.reason) is not None
+        """True if git gave no answer: it could not be run, was ended, could not take a lock that somebody held, or met a
+        worktree that somebody was adding.
+        """
+        gave_none = self.returncode is None or self.returncode < 0
+        return gave_none or _LOCKED.search(self.reason) is not None or self.half_made is not None
 
 
 @dataclass(frozen=True)

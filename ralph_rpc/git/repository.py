@@ -29,6 +29,9 @@ OWNER_PATIENCE_S = 10.0
 LOCK_REASON = "ralph-rpc"
 """How the reason begins with which tickets' worktrees are locked, so that no `git worktree prune` forgets them."""
 
+HALF_MADE_PATIENCE_S = 5.0
+"""How long to wait for a `git worktree add` of somebody's to have written a file that it has just made."""
+
 _MARK = "RALPH_RPC_GIT"
 _LEFT_LOCK = re.compile(r"[Uu]nable to create '?(/.+?\.(?:lock|new))'?: File exists")
 
@@ -61,7 +64,7 @@ def list_worktrees(project: Path) -> list[Worktree]:
     """All worktrees of the repository, the main one first."""
     trees = []
     entry: dict[str, str] = {}
-    for field in run(["worktree", "list", "--porcelain", "-z"], project).fields:
+    for field in _listed(project):
         if field:
             key, _, value = field.partition(" ")
             entry[key] = value
@@ -70,6 +73,20 @@ def list_worktrees(project: Path) -> list[Worktree]:
         trees.append(Worktree(Path(entry["worktree"]), entry.get("HEAD"), branch, entry.get("locked")))
         entry = {}
     return trees
+
+
+def _listed(project: Path) -> list[str]:
+    until = time.monotonic() + HALF_MADE_PATIENCE_S
+    while True:
+        try:
+            return run(["worktree", "list", "--porcelain", "-z"], project).fields
+        except GitError as error:
+            if error.half_made is None:
+                raise
+            if time.monotonic() > until:
+                hint = f"if no `git worktree add` is running, one was killed: remove {error.half_made}"
+                raise GitError(error.command, error.returncode, error.reason, hint) from error
+        time.sleep(0.01)
 
 
 def find_worktree(project: Path, path: Path) -> Worktree | None:

@@ -57,7 +57,7 @@ MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
-SlurmdTimeout=10
+SlurmdTimeout={node_timeout}
 KillWait=120
 OverTimeLimit=0
 ReturnToService=2
@@ -73,7 +73,7 @@ PartitionName=high Nodes=ALL MaxTime=INFINITE PriorityTier=10 State=UP PreemptMo
 class Slurm:
     """Three nodes of `cpus` processors each, `nodes` by name."""
 
-    def __init__(self, folder: Path, track: str, cpus: int) -> None:
+    def __init__(self, folder: Path, track: str, cpus: int, node_timeout: int) -> None:
         self.folder = folder
         self.nodes = [f"r{os.getpid()}n{n}" for n in (1, 2, 3)]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -86,7 +86,9 @@ class Slurm:
             for node, number in zip(self.nodes, ports, strict=True)
         )
         self.conf = folder / "slurm.conf"
-        self.conf.write_text(CONFIG.format(host=host, dir=folder, port=port, track=track, nodes=rows))
+        self.conf.write_text(
+            CONFIG.format(host=host, dir=folder, port=port, track=track, nodes=rows, node_timeout=node_timeout)
+        )
         plugin = "cgroup/v1" if Path("/sys/fs/cgroup/freezer").is_dir() else "autodetect"
         (folder / "cgroup.conf").write_text(f"CgroupPlugin={plugin}\nCgroupAutomount=no\n")
         self.env = {"SLURM_CONF": str(self.conf)}
@@ -133,11 +135,6 @@ class Slurm:
                     found.append(int(entry.name))
         return [*found, self._processes[node].pid]
 
-    def kill_node(self, node: str) -> None:
-        """slurmd and its step managers, as a machine that loses its power; what ran there has to be gone as well."""
-        self._processes[node].kill()
-        self._processes[node].wait()
-
     def end(self) -> None:
         self.run("scancel", "--signal=KILL", "--user=root")
         with suppress(AssertionError):
@@ -168,10 +165,11 @@ class Slurm:
 
 
 @contextmanager
-def slurm(track: str = "cgroup", cpus: int = 2) -> Iterator[Slurm]:
+def slurm(track: str = "cgroup", cpus: int = 2, node_timeout: int = 60) -> Iterator[Slurm]:
+    """A node that says nothing for `node_timeout` seconds, as on a busy machine, is taken for dead."""
     # A socket's path has at most 107 letters, and a test's own folder has nearly as many.
     with tempfile.TemporaryDirectory(prefix="rs", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        made = Slurm(Path(folder), track, cpus)
+        made = Slurm(Path(folder), track, cpus, node_timeout)
         try:
             made.begin()
             yield made

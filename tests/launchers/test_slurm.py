@@ -154,16 +154,17 @@ def test_a_time_limit_ends_pi_and_the_loop_goes_on_in_the_next_job(tmp_path: Pat
     until(lambda: not ours(cluster), "an empty queue")
 
 
-def test_a_node_that_dies_is_lost_and_the_loop_goes_on_elsewhere(tmp_path: Path, cluster: Slurm, token: str) -> None:
-    rig = at_work(tmp_path, cluster, token)
-    node = cluster.queue()[0].split()[-1]
-    for pid in cluster.steps_of(node):
-        kill(pid)
-    until(lambda: not survivors(token), "nobody left")
-    state = rig.wait_status("waiting", timeout=60)
-    assert state["waitingFor"] == "lost", state["error"]
-    assert rig.wait_end(timeout=120)["status"] == "completed", rig.log()
-    assert rig.records()[0]["errorKind"] == "lost" and "was lost" in rig.records()[0]["error"]
+def test_a_node_that_dies_is_lost_and_the_loop_goes_on_elsewhere(tmp_path: Path, token: str) -> None:
+    with slurm(node_timeout=10) as cluster:
+        rig = at_work(tmp_path, cluster, token)
+        node = cluster.queue()[0].split()[-1]
+        for pid in cluster.steps_of(node):
+            kill(pid)
+        until(lambda: not survivors(token), "nobody left")
+        state = rig.wait_status("waiting", timeout=60)
+        assert state["waitingFor"] == "lost", state["error"]
+        assert rig.wait_end(timeout=120)["status"] == "completed", rig.log()
+        assert rig.records()[0]["errorKind"] == "lost" and "was lost" in rig.records()[0]["error"]
 
 
 def test_tickets_are_worked_on_by_every_node_and_all_are_merged(tmp_path: Path, cluster: Slurm) -> None:

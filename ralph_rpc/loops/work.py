@@ -215,7 +215,9 @@ class _Work:
         if record["outcome"] != "done" and kept is not None and kept["worktreePath"] is not None:
             with suppress(GitError, OSError):
                 commit_leftovers(Path(kept["worktreePath"]), branch, f"{self._ticket}: unfinished\n")
-        for attempt in range(1, PUSHES + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 tip = self._push_once(record, branch)
                 break

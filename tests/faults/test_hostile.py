@@ -243,9 +243,10 @@ def test_row_25_a_runner_lives_through_a_hostile_inbox(tmp_path: Path, figure: N
     rig = fake_rig(tmp_path, [["hello", gate, "on"], f"done\n{MARKER}"])
     rig.start()
     box = rig.paths.inbox
-    for n, content in enumerate(hostile.NOTHING):
-        if content.strip() or n == 0:  # a blank file is enough for a pause, but no message
-            (box / f"steer-{n}.json").write_bytes(content)
+    # A blank file is enough for a pause, but no message.
+    nothing = {f"steer-{n}.json": text for n, text in enumerate(hostile.NOTHING) if text.strip() or n == 0}
+    for name, content in nothing.items():
+        (box / name).write_bytes(content)
     bad = {
         "steer.json": "{not json",
         "steer-a.json": '{"message": ""}',
@@ -260,9 +261,7 @@ def test_row_25_a_runner_lives_through_a_hostile_inbox(tmp_path: Path, figure: N
     (box / "steer-folder.json").mkdir()
     os.mkfifo(box / "steer-fifo.json")
     (box / "steer-huge.json").write_bytes(b"{" + b" " * (2 << 20) + b"}")
-    count = len([p for p in box.iterdir() if p.name != "rejected" and not p.name.startswith(".")]) + len(
-        list(rig.paths.rejected.glob("*.reason"))
-    )
+    count = len(nothing) + len(bad) + 4
     wait_for(f"{count} rejected", lambda: len(list(rig.paths.rejected.glob("*.reason"))) == count)
     (rig.project / "go").touch()
     assert rig.wait_end()["status"] == "completed"

@@ -35,6 +35,8 @@ TERM_GRACE_S = 0.8
 """From SIGTERM to the sweep, and in that to SIGKILL."""
 GIVE_UP_S = 10.0
 """What is still there then hangs in the kernel."""
+OUTSIDE_S = 2.0
+"""From pi's end by a signal to the same signal for this process, where both get it: pi may get it first."""
 LAST_WORD_S = 2.0
 """For the last line, if nobody reads."""
 KEEP = b'{"type":"ralph_keep"'
@@ -45,6 +47,7 @@ GUARDS_NAME = "ralph-far"
 
 _OUTSIDE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _WATCHED = (*_OUTSIDE, signal.SIGCHLD)
+_BY_SIGNAL = tuple(code for number in _OUTSIDE for code in (-number, 128 + number))
 _PDEATHSIG, _NAME, _SUBREAPER = 1, 15, 36
 _LIBC = ctypes.CDLL(None)
 
@@ -256,6 +259,7 @@ class FarGuard:
             self.last = time.monotonic()
             self.take(b"")
             self.attend()
+            self.ask_who()
             self.sweep()
             self.last_word()
         finally:
@@ -293,6 +297,15 @@ class FarGuard:
                 else:
                     stdin = []
                     self.finish("near", EOF_GRACE_S)
+
+    def ask_who(self) -> None:
+        """What ends a job signals each of its processes: where pi has ended by such a signal, ours may be about to come."""
+        until = time.monotonic() + OUTSIDE_S
+        while self.by == "pi" and self.code in _BY_SIGNAL:
+            left = until - time.monotonic()
+            if left <= 0 or not select.select([self.signals], [], [], left)[0]:
+                return
+            self.hear_signals()
 
     def take(self, data: bytes) -> None:
         """What came on stdin: whole lines go to pi, except those that are meant for this process."""
@@ -346,8 +359,9 @@ class FarGuard:
             self.unsent = b""
             self.close()
             self.deadline = time.monotonic() + TERM_GRACE_S
-            send(self.pi, signal.SIGTERM)
-            send(self.pi, signal.SIGCONT)
+            if self.code is None:
+                send(self.pi, signal.SIGTERM)
+                send(self.pi, signal.SIGCONT)
 
     def hear_signals(self) -> None:
         """Reaps the dead, and ends pi where somebody outside of its tree says so."""

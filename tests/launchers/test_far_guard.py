@@ -113,6 +113,26 @@ def test_a_signal_from_inside_pis_tree_means_other_processes(tmp_path: Path) -> 
         assert far.until_exit()["by"] == "near"
 
 
+@pytest.mark.parametrize("dies", ["kill -TERM $$", "exit 143"])
+def test_a_signal_that_pi_got_first_is_still_somebodys_outside(tmp_path: Path, dies: str) -> None:
+    """So Slurm ends a job: a signal for each of its processes, one after the other."""
+    with far_pipe(tmp_path, "sh", "-c", f"echo $$; read line; {dies}") as far:
+        far.line()
+        assert far.process.stdout is not None
+        pi = int(far.process.stdout.readline())
+        far.write(b"end\n")
+        until(lambda: not Path(f"/proc/{pi}").exists(), "pi's end, of which the far guard knows")
+        far.process.terminate()
+        assert far.until_exit()["by"] == "signal"
+
+
+def test_a_pi_that_its_own_tree_has_ended_has_crashed(tmp_path: Path) -> None:
+    with far_pipe(tmp_path, "sh", "-c", "kill -TERM $$") as far:
+        far.line()
+        last = far.until_exit()
+        assert (last["code"], last["by"]) == (-15, "pi")
+
+
 def test_folders_are_made_and_its_own_tmpdir_goes_with_it(tmp_path: Path) -> None:
     cwd = tmp_path / "not" / "there"
     tmp = tmp_path / "tmp"

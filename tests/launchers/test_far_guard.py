@@ -95,9 +95,9 @@ def test_nothing_of_the_tree_outlives_the_near_side(tmp_path: Path, token: str, 
 
 
 def test_a_line_from_time_to_time_keeps_pi_alive(tmp_path: Path) -> None:
-    with far_pipe(tmp_path, "cat", lease=1) as far:
+    with far_pipe(tmp_path, "cat", lease=3) as far:
         far.line()
-        for _ in range(6):
+        for _ in range(13):
             far.write(b'{"type":"ralph_keep"}\n')
             assert far.process.stderr is not None and far.process.stderr.readline()  # it has come
             time.sleep(0.3)  # what is tested is time itself

@@ -110,7 +110,7 @@ def test_a_host_that_is_down_is_rested_and_its_tickets_go_elsewhere(tmp_path: Pa
 @pytest.mark.usefixtures("no_leftovers")
 def test_a_host_that_is_lost_costs_its_ticket_no_attempt(tmp_path: Path) -> None:
     rig, ids, via = hosts_rig(tmp_path, 2, HOLD)
-    rig.begin("--hosts", "a:1,b:1", *via, "--lease", "4s")
+    rig.begin("--hosts", "a:1,b:1", *via, "--lease", "8s")
     wait_for("two at work", lambda: len(started(tmp_path)) == 2)
     rig.wait_held(*ids)
     (tmp_path / "down-a").touch()

@@ -49,7 +49,7 @@ def at_work(tmp_path: Path, cluster: Slurm, token: str, *more: str, launcher: st
     rig = srun_rig(
         tmp_path, cluster, [[{"tool": "bash", "run": TREE.format(t=token)}, "never said"], does("echo again > out")]
     )
-    rig.start("--launcher", launcher, "--lease", "4s", *more)
+    rig.start("--launcher", launcher, "--lease", "8s", *more)
     until(lambda: len(survivors(token)) >= 3, f"the tool\n{rig.log()}")
     return rig
 

@@ -48,7 +48,10 @@ def test_an_agent_that_cleans_its_checkout_does_not_touch_the_loop(tmp_path: Pat
 
 
 def test_an_agent_that_removes_the_loop_s_folder_works_on_in_a_new_one(tmp_path: Path, pi: list[str]) -> None:
-    with ScriptedModel(agent("rm -rf .ralph; sleep 1", "true")) as model:
+    # A pi that writes its session before the folder is there again fails that one iteration.
+    there = " && ".join(f"[ -e .ralph/x/{name} ]" for name in ("sessions", "state.json", "pid"))
+    until_there = f"until {there}; do sleep 0.05; done"
+    with ScriptedModel(agent(f"rm -rf .ralph; {until_there}", "true")) as model:
         rig = rig_for(tmp_path, pi, model)
         rig.start(task="The task.\n")
         check_two_good_iterations(rig, rig.wait_end())

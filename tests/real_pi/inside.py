@@ -34,6 +34,11 @@ def record_program(home: Path) -> None:
         record.write_text(json.dumps({"command": [sys.executable, "-P", "-m", "ralph_rpc"]}))
 
 
+REFUSED = "Startup is still in progress"
+TAKEN_S = 15.0
+"""In which even a busy pi takes an Enter."""
+
+
 class Inside:
     """One pi in one terminal, in the project of a rig."""
 
@@ -51,14 +56,20 @@ class Inside:
     def enters(self, text: str) -> None:
         """Types a line and submits it."""
         self.types(text)
+        refused = self.terminal.screen().count(REFUSED)
         self.terminal.presses("Enter")
-        gone = 0
+        gone, pressed = 0, time.monotonic()
 
         def taken() -> bool:
-            """For a while: during its startup pi gives back what was submitted."""
-            nonlocal gone
+            """For a while: during its startup pi gives back what was submitted, and the words that say so stay there.
+
+            An Enter too many would answer the question that the first one has brought up.
+            """
+            nonlocal gone, pressed, refused
             gone = 0 if self.holds(text) else gone + 1
-            if not gone and "Startup is still in progress" in self.terminal.screen():
+            told = self.terminal.screen().count(REFUSED)
+            if not gone and (told > refused or (told and time.monotonic() > pressed + TAKEN_S)):
+                refused, pressed = told, time.monotonic()
                 self.terminal.presses("Enter")
             return gone > 5
 

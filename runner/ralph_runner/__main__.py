@@ -1,4 +1,4 @@
-"""`python -P -m ralph_runner FOLDER --lock-fd N --launched=SECONDS [--resume] [--tied=PID]`: started by `ralph-rpc start` and `resume`.
+"""`python -P -m ralph_runner FOLDER --lock-fd N --launched=SECONDS [--resume] [--tied=PID]`: by `ralph-rpc start` and `resume`.
 
 Stdout and stderr already go to runner.log; nothing is printed for a person. The lock arrives as an open fd, so that it
 is never free in between. pi is started first and boots while the rest is loaded: that is why the rest is imported where

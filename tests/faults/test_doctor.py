@@ -1,4 +1,4 @@
-"""`doctor`: every fault that it knows is made for real, found without being touched, mended, and gone afterwards.
+"""`doctor`: every fault that it knows is made for real, found without being touched, fixed, and gone afterwards.
 
 What it must not do as well: touch a loop that lives, end a process that is nobody's orphan, or lose a command.
 """
@@ -158,12 +158,12 @@ def torn_log(loop: LoopPaths, tail: bytes) -> Mended:
     whole = loop.events.read_bytes()
     loop.events.write_bytes(whole + tail)
 
-    def mended() -> bool:
+    def is_fixed() -> bool:
         first, *rest = loop.events.read_bytes().splitlines(keepends=True)
         kept = {"type": "ralph_unparsed", "raw": tail.rstrip(b"\0").decode()}
         return first == whole and [orjson.loads(line) for line in rest] == [kept] and rest[0].endswith(b"\n")
 
-    return mended
+    return is_fixed
 
 
 def a_torn_journal(loop: LoopPaths) -> Mended:
@@ -171,11 +171,11 @@ def a_torn_journal(loop: LoopPaths) -> Mended:
     loop.commands.write_bytes(line + line[:40])
     loop.commands.chmod(0o600)
 
-    def mended() -> bool:
+    def is_fixed() -> bool:
         (aside,) = loop.dir.glob("commands.jsonl.torn-*")
         return (loop.commands.read_bytes(), aside.read_bytes(), mode(aside)) == (line, line[:40], 0o600)
 
-    return mended
+    return is_fixed
 
 
 def a_message_that_was_taken_and_not_received(loop: LoopPaths) -> Mended:
@@ -184,26 +184,26 @@ def a_message_that_was_taken_and_not_received(loop: LoopPaths) -> Mended:
     Inbox(loop.inbox).scan(0.0)  # and then its runner dies
     assert len(list(loop.inbox.glob(".claimed-*"))) == 2
 
-    def mended() -> bool:
+    def is_fixed() -> bool:
         names = [path.name for path in loop.inbox.iterdir() if path.name != "rejected"]
         found = Inbox(loop.inbox).scan(0.0)
         told = [(command.verb, command.body) for command in found.commands]
         assert told == [("steer", {"message": "first"}), ("steer", {"message": "second"})] and not found.rejected
         return found.commands[0].id == id and all(name.startswith("steer-") for name in names)
 
-    return mended
+    return is_fixed
 
 
 def a_message_that_was_never_finished(loop: LoopPaths) -> Mended:
     path = killed_writer(loop.inbox)
     half = path.read_bytes()
 
-    def mended() -> bool:
+    def is_fixed() -> bool:
         aside = loop.rejected / path.name.removeprefix(".")
         reason = aside.with_name(f"{aside.name}.reason").read_text()
         return not path.exists() and aside.read_bytes() == half and "send the command again" in reason
 
-    return mended
+    return is_fixed
 
 
 def a_worktree_of_a_loop_that_is_gone(loop: LoopPaths) -> Mended:
@@ -213,11 +213,11 @@ def a_worktree_of_a_loop_that_is_gone(loop: LoopPaths) -> Mended:
     tip = git.head(gone.worktree)
     shutil.rmtree(gone.dir)
 
-    def mended() -> bool:
+    def is_fixed() -> bool:
         listed = git.run(["worktree", "list"], loop.project).out.decode()
         return "gone" not in listed and git.run(["rev-parse", "b"], loop.project).line == tip
 
-    return mended
+    return is_fixed
 
 
 def a_git_that_was_killed_in_a_worktree(loop: LoopPaths) -> Mended:
@@ -266,11 +266,11 @@ def killed_merge(loop: LoopPaths, where: str) -> Mended:
     assert b'"kind": "ralph-rpc"' in (project / ".git/index.lock").read_bytes()
     assert (project / "new").exists() == (where == "move_ref")
 
-    def mended() -> bool:
+    def is_fixed() -> bool:
         merged = git.run(["log", "--format=%s", "-1"], project).line == "Merge topic"
         return merged and git.run(["status", "--porcelain", "--untracked-files=no"], project).line == ""
 
-    return mended
+    return is_fixed
 
 
 def mode(path: Path) -> int:

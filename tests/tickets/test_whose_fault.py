@@ -70,8 +70,8 @@ def test_a_setup_that_fails_before_any_work_is_not_the_ticket_s_fault(tmp_path: 
     for id in ("t-1", "t-2"):
         rig.add(id, id)
     rig.commit()
-    mended = tmp_path / "mended"
-    setup = f"test -e {mended} || {{ echo the mirror is down; exit 3; }}"
+    is_back = tmp_path / "is_back"
+    setup = f"test -e {is_back} || {{ echo the mirror is down; exit 3; }}"
     rig.begin("--parallel", "2", "--worktree-setup", setup, "--attempts", "1")
     waits(rig, "--worktree-setup: it ended with exit code 3: the mirror is down")
     for id in ("t-1", "t-2"):
@@ -80,7 +80,7 @@ def test_a_setup_that_fails_before_any_work_is_not_the_ticket_s_fault(tmp_path: 
     rig.wait_end()
     for id in ("t-1", "t-2"):
         untouched(rig, id)
-    mended.touch()
+    is_back.touch()
     rig.resume()
     rig.check_done("t-1", "t-2")
     assert {rig.dispatch(id)["attempt"] for id in ("t-1", "t-2")} == {1}

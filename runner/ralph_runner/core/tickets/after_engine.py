@@ -1,6 +1,6 @@
 """What follows a job on an engine: its work is taken over, another one is submitted, or its ticket is settled. Pure.
 
-`away` says what a job may spend and counts what it brings; here its ticket goes on, by the same steps as one that an agent
+`away` says what a job may spend and counts what it brings; here its ticket continues, by the same steps as one that an agent
 of ours has worked on.
 """
 
